@@ -1,0 +1,1 @@
+"""DNS: the resolver port and the guard against inside addresses."""

@@ -1,0 +1,45 @@
+"""Every metric once: name, kind, unit, meaning. `docs/metrics.md` is generated from this file."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+
+# --- ingest
+CONNECTIONS = Gauge("mailfleet_ingest_connections", "Client connections open now.", ("listener",))
+ACCEPTED_MESSAGES = Counter("mailfleet_messages_accepted_total", "Messages answered with 250.", ("tenant",))
+ACCEPTED_RECIPIENTS = Counter("mailfleet_recipients_accepted_total", "Recipients of accepted messages.", ("tenant",))
+ACCEPTED_BYTES = Counter("mailfleet_accepted_bytes_total", "Bytes of accepted messages.", ("tenant",))
+REJECTIONS = Counter("mailfleet_rejections_total", "Replies of 4yz and 5yz to clients.", ("code", "reason"))
+DURABLE_SECONDS = Histogram("mailfleet_ingest_durable_seconds", "From the end of DATA to durable.", buckets=LATENCY_SECONDS)
+AUTH_FAILURES = Counter("mailfleet_auth_failures_total", "AUTH attempts refused.", ("listener",))
+
+# --- router
+QUEUED_UNITS = Gauge("mailfleet_units_queued", "Units without a terminal state in the partitions owned here.")
+IN_FLIGHT_UNITS = Gauge("mailfleet_units_in_flight", "Units in senders' hands.")
+OWNED_PARTITIONS = Gauge("mailfleet_router_partitions", "Queue partitions owned.")
+TAKEOVER_SECONDS = Histogram("mailfleet_router_takeover_seconds", "From assignment to live.", buckets=LATENCY_SECONDS)
+RECIPIENTS = Counter(
+    "mailfleet_recipients_total", "Recipients by what an attempt or the router decided.", ("verdict", "stream")
+)
+IN_DOUBT = Counter("mailfleet_possible_duplicates_total", "Units whose sender died before its result was durable.")
+STALE_RECORDS = Counter("mailfleet_stale_records_total", "Records of an older epoch that were ignored.", ("topic",))
+DSNS = Counter("mailfleet_dsns_total", "Delivery status notifications made.", ("action",))
+DELIVERY_SECONDS = Histogram(
+    "mailfleet_delivery_seconds", "From accepted to delivered, per unit.", ("stream",), buckets=LATENCY_SECONDS
+)
+
+# --- sender
+SENDER_CONNECTIONS = Gauge("mailfleet_sender_connections", "Connections open to receiving servers.", ("source",))
+ATTEMPTS = Counter("mailfleet_attempts_total", "Dispatches finished.", ("source", "kind"))
+ATTEMPT_SECONDS = Histogram("mailfleet_attempt_seconds", "Length of one attempt.", buckets=LATENCY_SECONDS)
+INSIDE_ADDRESSES = Counter("mailfleet_inside_addresses_refused_total", "Connections refused by the inside-address guard.")
+
+# --- everywhere
+AUDIT_OVERDUE = Gauge(
+    "mailfleet_audit_overdue_recipients", "Accepted recipients without a terminal state beyond their expiry; must be 0."
+)
+AUDIT_OPEN = Gauge("mailfleet_audit_open_recipients", "Accepted recipients without a terminal state.")
+BUS_IN_FLIGHT = Gauge("mailfleet_bus_in_flight_bytes", "Bytes appended and not acknowledged.")
+BUS_HEALTHY = Gauge("mailfleet_bus_healthy", "1 while the log takes records.")

@@ -1,0 +1,54 @@
+"""Identifiers: 16-byte message ids that sort by time, and the unit ids derived from them."""
+
+from __future__ import annotations
+
+import hashlib
+
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+"""Crockford's base 32: no I, L, O, U, so an id survives being read over a telephone."""
+
+MESSAGE_ID_BYTES = 16
+UNIT_ID_BYTES = 18
+_VALUES = {letter: value for value, letter in enumerate(ALPHABET)}
+
+
+def message_id(now: float, entropy: bytes) -> bytes:
+    """A new message id: 6 bytes of milliseconds since 1970, then the 10 bytes of `entropy`."""
+    return int(now * 1000).to_bytes(6, "big") + entropy
+
+
+def unit_id(message: bytes, first_recipient: int) -> bytes:
+    """The id of the unit of `message` whose first recipient has index `first_recipient` in the envelope.
+
+    Expanding the same message twice gives the same ids, so doing it twice changes nothing.
+    """
+    return message + first_recipient.to_bytes(2, "big")
+
+
+def derived_message_id(unit: bytes, purpose: str, now_milliseconds: int) -> bytes:
+    """The id of a message that we make because of `unit` (a DSN): the same inputs give the same id."""
+    digest = hashlib.blake2b(unit + purpose.encode(), digest_size=10).digest()
+    return now_milliseconds.to_bytes(6, "big") + digest
+
+
+def text(identifier: bytes) -> str:
+    """Base-32 text of a message id (26 letters); a unit id adds `-` and the index of its first recipient."""
+    number = int.from_bytes(identifier[:16], "big")
+    letters = []
+    for _ in range(26):
+        letters.append(ALPHABET[number & 31])
+        number >>= 5
+    word = "".join(reversed(letters))
+    return word if len(identifier) == MESSAGE_ID_BYTES else f"{word}-{int.from_bytes(identifier[16:], 'big')}"
+
+
+def parse(word: str) -> bytes:
+    """The inverse of `text`. Raises ValueError for what is no id."""
+    head, dash, index = word.strip().upper().partition("-")
+    if len(head) != 26 or any(letter not in _VALUES for letter in head):
+        raise ValueError(f"{word!r} is not a message id (26 letters and digits)")
+    number = 0
+    for letter in head:
+        number = number << 5 | _VALUES[letter]
+    identifier = number.to_bytes(17, "big")[1:]
+    return identifier + int(index).to_bytes(2, "big") if dash else identifier

@@ -1,0 +1,270 @@
+"""The records of the log: values and their bytes.
+
+Every value is a MessagePack array, so a field may only ever be added at the end and with a default; golden files in
+`tests/unit/golden` hold what older versions wrote. Addresses are text exactly as the client sent them (RFC 6531 makes
+UTF-8 legal); instants are seconds since 1970.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+# --- DSN options of RFC 3461 -------------------------------------------------------------------------------------
+NOTIFY_NEVER, NOTIFY_SUCCESS, NOTIFY_FAILURE, NOTIFY_DELAY = 1, 2, 4, 8
+"""Bits of `Recipient.notify`; 0 is "the client said nothing", which means failure and delay (RFC 3461 4.1)."""
+
+
+class Struct(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A frozen value that is a MessagePack array on the wire."""
+
+
+class BodyRef(Struct):
+    """Where the bytes of a message lie in `mail.body`: one offset per chunk, in order."""
+
+    partition: int
+    offsets: tuple[int, ...]
+    length: int
+    """Bytes in all chunks together; needed to read without a second question to the log."""
+
+
+class Recipient(Struct):
+    """One RCPT TO address with its DSN options (RFC 3461)."""
+
+    index: int
+    """Its place in the envelope of the message, from 0; stable through every split."""
+    address: str
+    notify: int = 0
+    orcpt: str = ""
+    """As sent, xtext undecoded (`rfc822;user@example.org`); empty when not given."""
+
+
+class Envelope(Struct):
+    """What is the same for all recipients of a message."""
+
+    message_id: bytes
+    reverse_path: str
+    """Empty for the null sender."""
+    tenant: str
+    stream: str
+    pool: str
+    body: BodyRef
+    accepted_at: float
+    expires_at: float
+    eight_bit: bool = False
+    """BODY=8BITMIME was given, or the content has bytes above 127."""
+    smtputf8: bool = False
+    ret: str = ""
+    """`FULL`, `HDRS` or empty (RFC 3461 4.3)."""
+    envid: str = ""
+    """As sent, xtext undecoded; empty when not given."""
+    header_message_id: str = ""
+    client: str = ""
+    """Address of the client that submitted it; empty for what we made ourselves."""
+
+
+class Accepted(Struct):
+    """A message for several sites, whole, in `mail.accept`: one record, so acceptance is atomic.
+
+    `sites` are as ingest knew them when it accepted (one per recipient); splitting by them, and by nothing learned
+    later, gives the same units however often it is done.
+    """
+
+    envelope: Envelope
+    recipients: tuple[Recipient, ...]
+    sites: tuple[str, ...]
+
+
+class Unit(Struct):
+    """One message × one site × at most N recipients with equal options: what is queued, attempted and ended."""
+
+    unit_id: bytes
+    site: str
+    envelope: Envelope
+    recipients: tuple[Recipient, ...]
+    """Those without a terminal state."""
+    hop: int = 0
+    """How often it was moved to another site's partition; a record of a lower hop is history."""
+
+
+class Entry(Struct):
+    """The state of a unit, whole, in `mail.queue` under the unit's id (records of one key must be self-contained,
+    or compaction would drop the envelope). The record's tag says which of PUT, ATTEMPT and RETRY it is."""
+
+    unit: Unit
+    attempts: int = 0
+    """Attempts begun; a wait that we impose is none."""
+    due_at: float = 0.0
+    lane: int = -1
+    """ATTEMPT: the lane it was given to."""
+    source: str = ""
+    attempted_at: float = 0.0
+    last: RecipientOutcome | None = None
+    """RETRY: why it waits."""
+    delay_reported: bool = False
+    """A DSN "delayed" went out; there is at most one."""
+    client_name: str = ""
+
+
+class Dispatch(Struct):
+    """One attempt, as work for one lane of one egress source, in `mail.dispatch`."""
+
+    unit: Unit
+    attempt: int
+    queue_partition: int
+    epoch: int
+    """Of the router that owns `queue_partition`; a sender drops what is older than the newest it saw."""
+    source: str
+    route: Route
+
+
+class Route(Struct):
+    """The next hop of a unit."""
+
+    kind: str
+    """`mx`, `smart_host` or `lmtp`."""
+    hosts: tuple[tuple[int, str], ...]
+    """(preference, host name or address or, for LMTP, `unix:` and a path), best first."""
+    port: int = 25
+    tls: str = "opportunistic"
+    """`opportunistic`, `required` (encrypted, name not checked), `verify` (certificate must match) or `off`."""
+    username: str = ""
+    """Of a smart host that wants AUTH; the secret is in the sender's settings under the route's name."""
+    name: str = ""
+    max_connections: int = 20
+    connections_per_second: float = 0.0
+    """0: unlimited."""
+    messages_per_second: float = 0.0
+    messages_per_connection: int = 100
+
+
+DELIVERED, DEFERRED, BOUNCED = "delivered", "deferred", "bounced"
+
+
+class RecipientOutcome(Struct):
+    """What one attempt came to for one recipient."""
+
+    index: int
+    verdict: str
+    """`delivered`, `deferred` or `bounced`."""
+    code: int
+    """SMTP reply code; 0 when no reply came."""
+    enhanced: str
+    """RFC 3463, the site's or, where it gave none, ours for the same class."""
+    text: str
+    """Of the reply or of the network error; printable, at most 1,000 characters."""
+    phase: str
+    """dns, connect, greeting, ehlo, starttls, auth, mail, rcpt, data, dot."""
+
+
+SETTLED, LOST, NOT_ATTEMPTED = "settled", "lost", "not_attempted"
+
+
+class Result(Struct):
+    """What became of one dispatch, in `mail.result` under the unit's id."""
+
+    unit_id: bytes
+    hop: int
+    attempt: int
+    kind: str
+    """`settled`: `outcomes` hold. `lost`: the sender that had it is gone; it may have been delivered.
+    `not_attempted`: nothing was sent (overload, drain); no attempt was used up."""
+    source: str
+    started_at: float
+    ended_at: float
+    outcomes: tuple[RecipientOutcome, ...] = ()
+    mx: str = ""
+    address: str = ""
+    tls: str = ""
+    """Protocol and cipher, empty for clear text; `clear (…)` with the reason after a failed STARTTLS."""
+    connection_reused: bool = False
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One step of a mail's story, as users and `trace` see it; `mail.events` holds MessagePack arrays of these."""
+
+    id: str
+    """Stable: the same step told twice has the same id."""
+    kind: str
+    """accepted, queued, held, attempted, deferred, delivered, bounced, expired, suppressed, cancelled, in_doubt."""
+    at: float
+    message_id: str
+    unit_id: str = ""
+    recipients: tuple[tuple[int, str], ...] = ()
+    """(index, address) of those it is about."""
+    tenant: str = ""
+    stream: str = ""
+    reverse_path: str = ""
+    header_message_id: str = ""
+    client: str = ""
+    size_bytes: int = 0
+    expires_at: float = 0.0
+    site: str = ""
+    source: str = ""
+    attempt: int = 0
+    code: int = 0
+    enhanced: str = ""
+    text: str = ""
+    phase: str = ""
+    mx: str = ""
+    address: str = ""
+    tls: str = ""
+    seconds: float = 0.0
+    """How long the attempt took."""
+    until: float = 0.0
+    """held and deferred: when it is tried again."""
+    by: str = ""
+    """held: which limit, suspension or person."""
+
+
+EVENT_KINDS = (
+    "accepted", "queued", "held", "attempted", "deferred", "delivered", "bounced", "expired", "suppressed",
+    "cancelled", "in_doubt",
+)  # fmt: skip
+TERMINAL_KINDS = frozenset({"delivered", "bounced", "expired", "suppressed", "cancelled"})
+
+
+class Suspension(Struct):
+    """A postmaster's "not now" for a site or a tenant, in `mail.control` under `suspend|site|…` or `suspend|tenant|…`."""
+
+    reason: str
+    author: str
+    at: float
+    until: float = 0.0
+    """0: until resumed."""
+
+
+class Member(Struct):
+    """A running process and where it answers, in `mail.control` under `member|service|id`."""
+
+    service: str
+    http: str
+    started_at: float
+    host: str = ""
+    pid: int = 0
+
+
+T = TypeVar("T")
+_encode = msgspec.msgpack.Encoder().encode
+_decoders = {
+    kind: msgspec.msgpack.Decoder(kind)
+    for kind in (Accepted, Unit, Entry, Dispatch, Result, Suspension, Member, list[Event])
+}
+
+
+class Malformed(ValueError):
+    """The bytes of a record are not the value they should be."""
+
+
+def encode(value: object) -> bytes:
+    """The bytes of a value of this module."""
+    return _encode(value)
+
+
+def decode(kind: type[T], data: bytes | memoryview) -> T:
+    """The value of `kind` in `data`. Raises Malformed."""
+    try:
+        return _decoders[kind].decode(data)  # type: ignore[index, return-value]
+    except msgspec.MsgspecError as error:
+        raise Malformed(f"not a {kind}: {error}") from error

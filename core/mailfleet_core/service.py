@@ -1,0 +1,134 @@
+"""How every service runs: settings, bus, health pages, ready, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import uvloop
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from mailfleet_core import logs, metrics
+from mailfleet_core import settings as settings_module
+from mailfleet_core.bus import topics
+from mailfleet_core.bus.opening import open_bus
+from mailfleet_core.bus.port import Bus, BusUnavailable, UnsafeDurability
+from mailfleet_core.clock import Clock, SystemClock
+from mailfleet_core.model import wire
+from mailfleet_core.settings import BusSettings, LogSettings, SettingsError, SettingsFile
+
+log = logging.getLogger(__name__)
+
+@dataclass(slots=True)
+class Context:
+    """What a service is given."""
+
+    name: str
+    instance: str
+    """Unique among the running processes of the service, and the same after a restart."""
+    settings: SettingsFile
+    bus: Bus
+    clock: Clock
+    routes: list[web.RouteDef] = field(default_factory=list)
+    """HTTP pages of the service, beside /healthz, /readyz and /metrics."""
+
+class Service(Protocol):
+    """A service once built."""
+
+    async def start(self) -> None:
+        """Take up work; return when ready."""
+
+    async def drain(self) -> None:
+        """Take no more work, finish or give back what is held, commit. Bounded by the runner (30 s)."""
+
+    @property
+    def ready(self) -> bool:
+        """May traffic come?"""
+
+Build = Callable[[Context], Service]
+DRAIN_SECONDS = 30.0
+
+def main(name: str, build: Build, arguments: list[str] | None = None) -> None:
+    """The body of `python -m mailfleet_<name>`."""
+    parser = argparse.ArgumentParser(prog=f"mailfleet_{name}")
+    parser.add_argument("--config", default=os.environ.get("MAILFLEET_CONFIG"), help="the settings file (TOML)")
+    parser.add_argument("--instance", default=socket.gethostname(), help="name of this process, stable over restarts")
+    parser.add_argument("--http", default="127.0.0.1:0", help="address of /healthz, /readyz and /metrics")
+    options = parser.parse_args(arguments)
+    try:
+        file = settings_module.load(options.config)
+        log_settings = file.section("logs", LogSettings)
+        logs.setup(name, log_settings.format, log_settings.level)
+        sys.setswitchinterval(0.0005)
+        uvloop.run(run(name, build, file, options.instance, options.http))
+    except SettingsError as error:
+        sys.exit(f"mailfleet {name}: {error}")
+    except (BusUnavailable, UnsafeDurability) as error:
+        sys.exit(f"mailfleet {name}: {error}")
+
+async def run(name: str, build: Build, file: SettingsFile, instance: str, http: str) -> None:
+    """Run one service until SIGTERM or SIGINT, then drain it."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    bus_settings = file.section("bus", BusSettings)
+    bus = open_bus(bus_settings, name)
+    await bus.start()
+    clock = SystemClock()
+    context = Context(name, instance, file, bus, clock)
+    service = build(context)
+    runner = await _serve_http(context, service, bus, http)
+    try:
+        await service.start()
+        log.info("ready", extra={"instance": instance})
+        await _announce(context, runner)
+        await stop.wait()
+        log.info("draining", extra={"instance": instance})
+        try:
+            await asyncio.wait_for(service.drain(), DRAIN_SECONDS)
+        except TimeoutError:
+            log.error("drain took longer than %d s; what is left is done by the next owner", DRAIN_SECONDS)
+    finally:
+        await runner.cleanup()
+        await bus.close()
+
+async def _serve_http(context: Context, service: Service, bus: Bus, http: str) -> web.AppRunner:
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"service": context.name, "instance": context.instance, "alive": True})
+
+    async def readyz(_: web.Request) -> web.Response:
+        ready = service.ready and bus.healthy
+        return web.json_response({"ready": ready, "bus": bus.healthy}, status=200 if ready else 503)
+
+    async def metrics_page(_: web.Request) -> web.Response:
+        metrics.BUS_IN_FLIGHT.set(bus.in_flight_bytes)
+        metrics.BUS_HEALTHY.set(bus.healthy)
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    application = web.Application()
+    pages = [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics_page)]
+    application.add_routes([*pages, *context.routes])
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    host, _, port = http.rpartition(":")
+    await web.TCPSite(runner, host or "127.0.0.1", int(port)).start()
+    return runner
+
+async def _announce(context: Context, runner: web.AppRunner) -> None:
+    """Tell the cluster where this process answers (`mailfleet queues` asks the routers)."""
+    host, port = runner.addresses[0][:2]
+    member = wire.Member(context.name, f"http://{host}:{port}", context.clock.now(), socket.gethostname(), os.getpid())
+    key = f"member|{context.name}|{context.instance}".encode()
+    await context.bus.append(topics.CONTROL, 0, key, wire.encode(member), topics.tag(topics.PUT))
+
+Wait = Awaitable[None]

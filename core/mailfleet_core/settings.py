@@ -1,0 +1,224 @@
+"""Settings: one TOML file, a section for each service; unknown keys stop the start with the nearest right one.
+
+A field's docstring-like sentence lives in `msgspec.Meta(description=…)`, so that `docs/settings.md` is generated and
+never kept by hand. Every value may be overridden by an environment variable `MAILFLEET_<SECTION>__<KEY>`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+SECTIONS = ("bus", "logs", "ingest", "router", "sender", "run", "source", "pool", "route", "stream")
+"""Top-level names of the file; the last four are arrays of tables."""
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the text says where and what to write instead."""
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A section of the file: frozen, typed, closed."""
+
+
+def _doc(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text)
+
+
+class BusSettings(Section):
+    """`[bus]`: the log that the services meet in."""
+
+    kind: Annotated[str, _doc("`embedded` (files on this machine, no server) or `kafka`.")] = "embedded"
+    directory: Annotated[str, _doc("embedded: where the log lies.")] = "var/log"
+    bootstrap: Annotated[str, _doc("kafka: `host:port`, several separated by commas.")] = "127.0.0.1:9092"
+    security: Annotated[str, _doc("kafka: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.")] = "PLAINTEXT"
+    sasl_mechanism: Annotated[str, _doc("kafka: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.")] = "SCRAM-SHA-512"
+    username: Annotated[str, _doc("kafka: SASL user.")] = ""
+    password_file: Annotated[str, _doc("kafka: file with the SASL password.")] = ""
+    ca_file: Annotated[str, _doc("kafka: CA certificates; empty: the system's.")] = ""
+    topic_prefix: Annotated[str, _doc("Put before every topic name, to keep installations on one cluster apart.")] = ""
+    replication: Annotated[int, _doc("kafka: replicas of the topics we create; 0: 3, or the number of brokers if less.")] = 0
+    queue_partitions: Annotated[int, _doc("Partitions of the queue; fixed for life. 64 for a cluster.")] = 4
+    lanes: Annotated[int, _doc("Partitions of `mail.dispatch`: at least the lanes of all sources together.")] = 16
+    unsafe_durability: Annotated[bool, _doc("Start although the topics may lose acknowledged mail.")] = False
+    max_in_flight_bytes: Annotated[int, _doc("Bytes a process may have unacknowledged before it slows its clients.")] = 64 << 20
+
+
+class LogSettings(Section):
+    """`[logs]`: what the services print."""
+
+    format: Annotated[str, _doc("`json`, `console`, or `auto` (console on a terminal).")] = "auto"
+    level: Annotated[str, _doc("debug, info, warning or error.")] = "info"
+
+
+class SourceSettings(Section):
+    """`[[source]]`: one egress source."""
+
+    name: Annotated[str, _doc("Its name in events, metrics and pools.")]
+    address: Annotated[str, _doc("IPv4 address to send from; empty: the system chooses.")] = ""
+    address6: Annotated[str, _doc("IPv6 address to send from; empty: the system chooses.")] = ""
+    ehlo_name: Annotated[str, _doc("Name in EHLO: the PTR of the address. Empty: this machine's name.")] = ""
+    lanes: Annotated[int, _doc("Lanes of dispatch; each gets 1/lanes of the source's limits.")] = 1
+
+
+class PoolMember(Section):
+    """A source in a pool."""
+
+    source: str
+    weight: int = 1
+
+
+class PoolSettings(Section):
+    """`[[pool]]`: weighted egress sources that a tenant may use."""
+
+    name: Annotated[str, _doc("`default` is used by credentials that name none.")]
+    sources: Annotated[tuple[PoolMember, ...], _doc("`{source = …, weight = …}` each.")]
+
+
+class RouteSettings(Section):
+    """`[[route]]`: next hop and limits for some recipient domains; the first match wins, the last resort is MX."""
+
+    name: Annotated[str, _doc("Its name in `queues` and in secrets.")] = ""
+    domains: Annotated[tuple[str, ...], _doc("Domains, `*.example.org` for all below one, `*` for all.")] = ("*",)
+    kind: Annotated[str, _doc("`mx`, `smart_host` or `lmtp`.")] = "mx"
+    hosts: Annotated[tuple[str, ...], _doc("smart_host, lmtp: names, addresses, or `unix:/path` for LMTP, in order.")] = ()
+    port: Annotated[int, _doc("TCP port of the next hop.")] = 25
+    tls: Annotated[str, _doc("`opportunistic`, `required`, `verify` or `off`.")] = "opportunistic"
+    username: Annotated[str, _doc("smart_host: AUTH user.")] = ""
+    password_file: Annotated[str, _doc("smart_host: file with the AUTH password.")] = ""
+    max_connections: Annotated[int, _doc("Connections at once from one source to one site.")] = 20
+    connections_per_second: Annotated[float, _doc("New connections from one source to one site; 0: no limit.")] = 0.0
+    messages_per_second: Annotated[float, _doc("Messages from one source to one site; 0: no limit.")] = 0.0
+    messages_per_connection: Annotated[int, _doc("Then the connection is closed.")] = 100
+    site_messages_per_second: Annotated[float, _doc("Messages to one site from all sources; 0: no limit.")] = 0.0
+    site_window: Annotated[int, _doc("Units in senders' hands at once, for one site; 0: 4 × max_connections per source, at least 100.")] = 0
+
+
+class StreamSettings(Section):
+    """`[[stream]]`: a class of mail with its own retry ladder."""
+
+    name: Annotated[str, _doc("`transactional` and `bulk` exist; more may be added.")]
+    retry_seconds: Annotated[tuple[float, ...], _doc("Waits between attempts; the last one repeats.")] = (
+        300.0, 600.0, 1200.0, 2400.0, 3600.0, 7200.0, 14400.0,
+    )  # fmt: skip
+    jitter: Annotated[float, _doc("Each wait is lengthened by up to this share.")] = 0.2
+    expire_seconds: Annotated[float, _doc("Life in the queue (RFC 5321 4.5.4.1: at least 4 to 5 days).")] = 5 * 86400.0
+    delay_dsn_seconds: Annotated[float, _doc("When the sender is told of a delay; 0: never.")] = 4 * 3600.0
+
+
+T = TypeVar("T")
+
+
+class SettingsFile:
+    """The file, read once, and the environment over it."""
+
+    def __init__(self, raw: Mapping[str, Any], origin: str, environment: Mapping[str, str]) -> None:
+        self.raw = raw
+        self.origin = origin
+        self.environment = environment
+        for name in raw:
+            if name not in SECTIONS:
+                raise SettingsError(f"{origin}: there is no section [{name}]{_nearest(name, SECTIONS)}")
+
+    def section(self, name: str, kind: type[T]) -> T:
+        """The table `[name]` as `kind`. Raises SettingsError."""
+        values = dict(self.raw.get(name, {}))
+        known = [field.name for field in msgspec.structs.fields(kind)]  # type: ignore[type-var]
+        prefix = f"MAILFLEET_{name.upper()}__"
+        for variable, value in self.environment.items():
+            if variable.startswith(prefix):
+                values[variable.removeprefix(prefix).lower()] = value
+        return self._convert(values, kind, f"[{name}]", known)
+
+    def tables(self, name: str, kind: type[T]) -> tuple[T, ...]:
+        """The array of tables `[[name]]` as values of `kind`. Raises SettingsError."""
+        known = [field.name for field in msgspec.structs.fields(kind)]  # type: ignore[type-var]
+        return tuple(
+            self._convert(dict(table), kind, f"[[{name}]] number {number}", known)
+            for number, table in enumerate(self.raw.get(name, ()), 1)
+        )
+
+    def _convert(self, values: dict[str, Any], kind: type[T], where: str, known: list[str]) -> T:
+        for key in values:
+            if key not in known:
+                raise SettingsError(f"{self.origin}: {where} has no key {key!r}{_nearest(key, known)}")
+        try:
+            return msgspec.convert(values, kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"{self.origin}: {where}: {error}") from error
+
+
+def _nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f" (there are: {', '.join(known)})"
+
+
+def load(path: str | Path | None, environment: Mapping[str, str] = os.environ) -> SettingsFile:
+    """The settings in `path`; None: only defaults and the environment. Raises SettingsError."""
+    if path is None:
+        return SettingsFile({}, "defaults", environment)
+    try:
+        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}); give another file with --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from error
+    return SettingsFile(raw, str(path), environment)
+
+
+DEFAULT_STREAMS = (
+    StreamSettings(name="transactional", retry_seconds=(60.0, 300.0, 600.0, 1200.0, 2400.0, 3600.0)),
+    StreamSettings(name="bulk"),
+)
+DEFAULT_SOURCES = (SourceSettings(name="default"),)
+DEFAULT_ROUTES = (RouteSettings(name="mx"),)
+
+
+class EgressSettings(Section):
+    """Sources, pools, routes and streams together: router and senders must read the same ones."""
+
+    sources: tuple[SourceSettings, ...]
+    pools: tuple[PoolSettings, ...]
+    routes: tuple[RouteSettings, ...]
+    streams: tuple[StreamSettings, ...]
+
+    def lanes(self) -> dict[int, tuple[SourceSettings, int]]:
+        """Lane number → (source, how many lanes share its limits), in the order of the file."""
+        table: dict[int, tuple[SourceSettings, int]] = {}
+        for source in self.sources:
+            for _ in range(source.lanes):
+                table[len(table)] = (source, source.lanes)
+        return table
+
+
+def egress(file: SettingsFile) -> EgressSettings:
+    """Sources, pools, routes and streams of the file, with defaults. Raises SettingsError for a contradiction."""
+    sources = file.tables("source", SourceSettings) or DEFAULT_SOURCES
+    everything = PoolSettings(name="default", sources=tuple(PoolMember(source=source.name) for source in sources))
+    pools = file.tables("pool", PoolSettings)
+    if not any(pool.name == "default" for pool in pools):
+        pools = (*pools, everything)
+    streams = {stream.name: stream for stream in (*DEFAULT_STREAMS, *file.tables("stream", StreamSettings))}
+    routes = file.tables("route", RouteSettings)
+    names = [source.name for source in sources]
+    if len(set(names)) != len(names):
+        raise SettingsError(f"{file.origin}: two [[source]] have the same name")
+    for pool in pools:
+        for member in pool.sources:
+            if member.source not in names:
+                raise SettingsError(f"{file.origin}: [[pool]] {pool.name!r} names no [[source]]: {member.source!r}"
+                                    f"{_nearest(member.source, names)}")  # fmt: skip
+    for route in routes:
+        if route.kind not in ("mx", "smart_host", "lmtp"):
+            raise SettingsError(f"{file.origin}: [[route]] {route.name!r}: kind is mx, smart_host or lmtp")
+        if route.kind != "mx" and not route.hosts:
+            raise SettingsError(f"{file.origin}: [[route]] {route.name!r}: a {route.kind} route needs hosts")
+    return EgressSettings(
+        sources=tuple(sources), pools=tuple(pools), routes=(*routes, *DEFAULT_ROUTES), streams=tuple(streams.values())
+    )

@@ -1,0 +1,1 @@
+"""SMTP as values: replies, address grammar, protocol state machines."""
