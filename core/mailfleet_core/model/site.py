@@ -1,0 +1,46 @@
+"""Sites: the set of MX hosts that domains share, its name, and the queue partition that follows from it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+
+PROVIDERS: tuple[tuple[str, str], ...] = (
+    (".google.com", "google"),
+    (".googlemail.com", "google"),
+    (".mail.protection.outlook.com", "microsoft365"),
+    (".mx.microsoft", "microsoft365"),
+    (".olc.protection.outlook.com", "microsoft"),
+    (".yahoodns.net", "yahoo"),
+    (".mail.icloud.com", "apple"),
+)
+"""Suffix of an MX host's name → provider; the longest suffix wins. What a domain's MX says today, seen in public DNS."""
+
+
+def partition_of(site: str, partitions: int) -> int:
+    """The queue partition of `site`: fixed for the life of the installation."""
+    return zlib.crc32(site.encode("utf-8", "surrogateescape")) % partitions
+
+
+def domain_of(address: str) -> str:
+    """The routing domain of an address, lower case."""
+    return address.rpartition("@")[2].lower()
+
+
+def site_name(mx_hosts: Iterable[str]) -> str:
+    """The name of the site behind a set of MX hosts: its provider's, else its first host's and how many more there are.
+
+    Independent of order, case and trailing dot.
+    """
+    hosts = sorted({host.lower().rstrip(".") for host in mx_hosts})
+    names = {_provider(host) for host in hosts}
+    if len(names) == 1 and (name := names.pop()):
+        return name
+    if len(hosts) == 1:
+        return hosts[0]
+    return f"{hosts[0]}+{len(hosts) - 1}~{zlib.crc32(' '.join(hosts).encode()):08x}"
+
+
+def _provider(host: str) -> str:
+    found = [(len(suffix), name) for suffix, name in PROVIDERS if host.endswith(suffix)]
+    return max(found)[1] if found else ""
