@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-SECTIONS = ("bus", "logs", "ingest", "router", "sender", "run", "source", "pool", "route", "stream")
+SECTIONS = ("bus", "logs", "dns", "ingest", "router", "sender", "run", "source", "pool", "route", "stream")
 """Top-level names of the file; the last four are arrays of tables."""
 
 
@@ -55,6 +55,14 @@ class LogSettings(Section):
 
     format: Annotated[str, _doc("`json`, `console`, or `auto` (console on a terminal).")] = "auto"
     level: Annotated[str, _doc("debug, info, warning or error.")] = "info"
+
+
+class DnsSettings(Section):
+    """`[dns]`: whom router and senders ask."""
+
+    nameservers: Annotated[tuple[str, ...], _doc("`address` or `address:port`; empty: the system's.")] = ()
+    timeout_seconds: Annotated[float, _doc("Per question, over all nameservers.")] = 10.0
+    max_ttl_seconds: Annotated[float, _doc("Answers are kept at most this long.")] = 3600.0
 
 
 class SourceSettings(Section):
