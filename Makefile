@@ -1,0 +1,73 @@
+# Every command of developers and CI.  `make help` lists them from their ## comments.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+UV_VERSION := 0.13.9
+PYTHON ?= $(shell command -v python3)
+BIN := .venv/bin
+UV := .tools/uv-$(UV_VERSION)/bin/uv
+RUN_ARGS ?=
+PYTEST_ARGS ?=
+SOURCES := core services cli tests $(wildcard bench)
+
+.PHONY: help setup run test check test-unit test-contract test-simulation test-integration ledger bench servers docs format clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.stamp ## the virtual environment from the lock file (nothing to do when it is up to date)
+
+.venv/.stamp: uv.lock pyproject.toml $(wildcard */pyproject.toml services/*/pyproject.toml) $(UV)
+	@[ -x $(BIN)/python ] || $(UV) venv --quiet --no-python-downloads --python "$(PYTHON)" .venv
+	@$(UV) sync --quiet --frozen --no-python-downloads
+	@touch $@
+
+$(UV):
+	@bash scripts/bootstrap.sh "$(PYTHON)" "$(UV_VERSION)" ".tools/uv-$(UV_VERSION)"
+
+run: setup ## start everything on this machine; RUN_ARGS="--deliver" sends to the real world
+	@exec $(BIN)/mailfleet run $(RUN_ARGS)
+
+test: setup servers ## all tests; the servers they need are installed where that is allowed
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests
+
+test-unit: setup ## decisions, parsers, wire format
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/unit
+
+test-contract: setup ## each port's promises on all of its adapters
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/contract
+
+test-simulation: setup ## the whole system in one process, with a fake clock and crashes
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/simulation
+
+test-integration: setup servers ## real processes, real servers
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/integration
+
+servers: setup ## install the servers that tests need (root and apt), or say what is left out
+	@bash scripts/servers.sh
+
+ledger: setup ## nothing lost: steady mail while processes are killed (long)
+	@$(BIN)/python -m bench.ledger $(LEDGER_ARGS)
+
+bench: setup servers ## speed, in ratios to Postfix, Exim and Haraka on this machine
+	@$(BIN)/python -m bench.speed $(BENCH_ARGS)
+
+check: setup ## format, lint, types, who imports whom, stale documents
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m mailfleet_cli.documents --check docs
+
+docs: setup ## write docs/settings.md and docs/metrics.md anew
+	@$(BIN)/python -m mailfleet_cli.documents docs
+
+format: setup ## let ruff write the code its way
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --fix $(SOURCES)
+
+clean: ## remove what make made (not var/, which holds mail)
+	@rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
