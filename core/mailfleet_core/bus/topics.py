@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mailfleet_core.model.tags import ATTEMPT, CLAIM, DONE, NO_EPOCH, PUT, RETRY, epoch_of, hop_of, tag
+
+__all__ = [  # tags are values, so they live in the model; whoever has the bus finds them here
+    "ACCEPT", "ATTEMPT", "BODY", "CLAIM", "CONTROL", "DISPATCH", "DONE", "EVENTS", "MAX_CHUNK_BYTES", "NO_EPOCH",
+    "PUT", "QUEUE", "RESULT", "RETRY", "Topic", "epoch_of", "hop_of", "tag", "topics",
+]  # fmt: skip
+
 BODY = "mail.body"
 ACCEPT = "mail.accept"
 QUEUE = "mail.queue"
@@ -43,23 +50,3 @@ def topics(queue_partitions: int, lanes: int, queue_life_seconds: int) -> dict[s
         Topic(CONTROL, 1, True, 0, True),
     )
     return {topic.name: topic for topic in listed}
-
-
-# --- tags: first byte what the record is, then the epoch of the writer (8 bytes, big-endian; 0 where there is no owner)
-PUT, ATTEMPT, RETRY, DONE, CLAIM = b"P", b"A", b"R", b"D", b"C"
-NO_EPOCH = bytes(8)
-
-
-def tag(kind: bytes, epoch: int = 0, hop: int = 0) -> bytes:
-    """The tag of a queue record: kind, epoch and (for DONE, whose value is empty) the hop of the unit that ended."""
-    return kind + epoch.to_bytes(8, "big") + (hop.to_bytes(2, "big") if hop else b"")
-
-
-def epoch_of(record_tag: bytes) -> int:
-    """The epoch in a tag."""
-    return int.from_bytes(record_tag[1:9], "big")
-
-
-def hop_of(record_tag: bytes) -> int:
-    """The hop in the tag of a DONE."""
-    return int.from_bytes(record_tag[9:11], "big")

@@ -105,6 +105,8 @@ class Entry(Struct):
     delay_reported: bool = False
     """A DSN "delayed" went out; there is at most one."""
     client_name: str = ""
+    rung: int = 0
+    """Rungs of the retry ladder used: deferrals by the site. `attempts` also counts those nobody answered for."""
 
 
 class Dispatch(Struct):
@@ -117,6 +119,9 @@ class Dispatch(Struct):
     """Of the router that owns `queue_partition`; a sender drops what is older than the newest it saw."""
     source: str
     route: Route
+    again: bool = False
+    """Said by a new owner of the partition, which cannot know whether it was said before. A sender that has no such
+    attempt in hand answers `not_attempted`: if an earlier incarnation had it, its result lies before that answer."""
 
 
 class Route(Struct):
@@ -179,6 +184,8 @@ class Result(Struct):
     tls: str = ""
     """Protocol and cipher, empty for clear text; `clear (…)` with the reason after a failed STARTTLS."""
     connection_reused: bool = False
+    dsn_passed_on: bool = False
+    """The site speaks DSN and was given NOTIFY: it tells of success itself (RFC 3461 5.2.2)."""
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
