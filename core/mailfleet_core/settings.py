@@ -31,7 +31,7 @@ def _doc(text: str) -> msgspec.Meta:
     return msgspec.Meta(description=text)
 
 
-class BusSettings(Section):
+class BusSettings(Section, frozen=True):
     """`[bus]`: the log that the services meet in."""
 
     kind: Annotated[str, _doc("`embedded` (files on this machine, no server) or `kafka`.")] = "embedded"
@@ -50,14 +50,14 @@ class BusSettings(Section):
     max_in_flight_bytes: Annotated[int, _doc("Bytes a process may have unacknowledged before it slows its clients.")] = 64 << 20
 
 
-class LogSettings(Section):
+class LogSettings(Section, frozen=True):
     """`[logs]`: what the services print."""
 
     format: Annotated[str, _doc("`json`, `console`, or `auto` (console on a terminal).")] = "auto"
     level: Annotated[str, _doc("debug, info, warning or error.")] = "info"
 
 
-class DnsSettings(Section):
+class DnsSettings(Section, frozen=True):
     """`[dns]`: whom router and senders ask."""
 
     nameservers: Annotated[tuple[str, ...], _doc("`address` or `address:port`; empty: the system's.")] = ()
@@ -65,7 +65,7 @@ class DnsSettings(Section):
     max_ttl_seconds: Annotated[float, _doc("Answers are kept at most this long.")] = 3600.0
 
 
-class SourceSettings(Section):
+class SourceSettings(Section, frozen=True):
     """`[[source]]`: one egress source."""
 
     name: Annotated[str, _doc("Its name in events, metrics and pools.")]
@@ -75,21 +75,21 @@ class SourceSettings(Section):
     lanes: Annotated[int, _doc("Lanes of dispatch; each gets 1/lanes of the source's limits.")] = 1
 
 
-class PoolMember(Section):
+class PoolMember(Section, frozen=True):
     """A source in a pool."""
 
     source: str
     weight: int = 1
 
 
-class PoolSettings(Section):
+class PoolSettings(Section, frozen=True):
     """`[[pool]]`: weighted egress sources that a tenant may use."""
 
     name: Annotated[str, _doc("`default` is used by credentials that name none.")]
     sources: Annotated[tuple[PoolMember, ...], _doc("`{source = …, weight = …}` each.")]
 
 
-class RouteSettings(Section):
+class RouteSettings(Section, frozen=True):
     """`[[route]]`: next hop and limits for some recipient domains; the first match wins, the last resort is MX."""
 
     name: Annotated[str, _doc("Its name in `queues` and in secrets.")] = ""
@@ -108,7 +108,7 @@ class RouteSettings(Section):
     site_window: Annotated[int, _doc("Units in senders' hands at once, for one site; 0: 4 × max_connections per source, at least 100.")] = 0
 
 
-class StreamSettings(Section):
+class StreamSettings(Section, frozen=True):
     """`[[stream]]`: a class of mail with its own retry ladder."""
 
     name: Annotated[str, _doc("`transactional` and `bulk` exist; more may be added.")]
@@ -188,7 +188,7 @@ DEFAULT_SOURCES = (SourceSettings(name="default"),)
 DEFAULT_ROUTES = (RouteSettings(name="mx"),)
 
 
-class EgressSettings(Section):
+class EgressSettings(Section, frozen=True):
     """Sources, pools, routes and streams together: router and senders must read the same ones."""
 
     sources: tuple[SourceSettings, ...]

@@ -20,7 +20,7 @@ class Struct(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A frozen value that is a MessagePack array on the wire."""
 
 
-class BodyRef(Struct):
+class BodyRef(Struct, frozen=True):
     """Where the bytes of a message lie in `mail.body`: one offset per chunk, in order."""
 
     partition: int
@@ -29,7 +29,7 @@ class BodyRef(Struct):
     """Bytes in all chunks together; needed to read without a second question to the log."""
 
 
-class Recipient(Struct):
+class Recipient(Struct, frozen=True):
     """One RCPT TO address with its DSN options (RFC 3461)."""
 
     index: int
@@ -40,7 +40,7 @@ class Recipient(Struct):
     """As sent, xtext undecoded (`rfc822;user@example.org`); empty when not given."""
 
 
-class Envelope(Struct):
+class Envelope(Struct, frozen=True):
     """What is the same for all recipients of a message."""
 
     message_id: bytes
@@ -64,7 +64,7 @@ class Envelope(Struct):
     """Address of the client that submitted it; empty for what we made ourselves."""
 
 
-class Accepted(Struct):
+class Accepted(Struct, frozen=True):
     """A message for several sites, whole, in `mail.accept`: one record, so acceptance is atomic.
 
     `sites` are as ingest knew them when it accepted (one per recipient); splitting by them, and by nothing learned
@@ -76,7 +76,7 @@ class Accepted(Struct):
     sites: tuple[str, ...]
 
 
-class Unit(Struct):
+class Unit(Struct, frozen=True):
     """One message × one site × at most N recipients with equal options: what is queued, attempted and ended."""
 
     unit_id: bytes
@@ -88,7 +88,7 @@ class Unit(Struct):
     """How often it was moved to another site's partition; a record of a lower hop is history."""
 
 
-class Entry(Struct):
+class Entry(Struct, frozen=True):
     """The state of a unit, whole, in `mail.queue` under the unit's id (records of one key must be self-contained,
     or compaction would drop the envelope). The record's tag says which of PUT, ATTEMPT and RETRY it is."""
 
@@ -109,7 +109,7 @@ class Entry(Struct):
     """Rungs of the retry ladder used: deferrals by the site. `attempts` also counts those nobody answered for."""
 
 
-class Dispatch(Struct):
+class Dispatch(Struct, frozen=True):
     """One attempt, as work for one lane of one egress source, in `mail.dispatch`."""
 
     unit: Unit
@@ -124,7 +124,7 @@ class Dispatch(Struct):
     attempt in hand answers `not_attempted`: if an earlier incarnation had it, its result lies before that answer."""
 
 
-class Route(Struct):
+class Route(Struct, frozen=True):
     """The next hop of a unit."""
 
     kind: str
@@ -147,7 +147,7 @@ class Route(Struct):
 DELIVERED, DEFERRED, BOUNCED = "delivered", "deferred", "bounced"
 
 
-class RecipientOutcome(Struct):
+class RecipientOutcome(Struct, frozen=True):
     """What one attempt came to for one recipient."""
 
     index: int
@@ -166,7 +166,7 @@ class RecipientOutcome(Struct):
 SETTLED, LOST, NOT_ATTEMPTED = "settled", "lost", "not_attempted"
 
 
-class Result(Struct):
+class Result(Struct, frozen=True):
     """What became of one dispatch, in `mail.result` under the unit's id."""
 
     unit_id: bytes
@@ -232,7 +232,7 @@ EVENT_KINDS = (
 TERMINAL_KINDS = frozenset({"delivered", "bounced", "expired", "suppressed", "cancelled"})
 
 
-class Suspension(Struct):
+class Suspension(Struct, frozen=True):
     """A postmaster's "not now" for a site or a tenant, in `mail.control` under `suspend|site|…` or `suspend|tenant|…`."""
 
     reason: str
@@ -242,7 +242,7 @@ class Suspension(Struct):
     """0: until resumed."""
 
 
-class Member(Struct):
+class Member(Struct, frozen=True):
     """A running process and where it answers, in `mail.control` under `member|service|id`."""
 
     service: str
