@@ -120,7 +120,7 @@ class StreamSettings(Section, frozen=True):
     delay_dsn_seconds: Annotated[float, _doc("When the sender is told of a delay; 0: never.")] = 4 * 3600.0
 
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Section)
 
 
 class SettingsFile:
@@ -137,7 +137,7 @@ class SettingsFile:
     def section(self, name: str, kind: type[T]) -> T:
         """The table `[name]` as `kind`. Raises SettingsError."""
         values = dict(self.raw.get(name, {}))
-        known = [field.name for field in msgspec.structs.fields(kind)]  # type: ignore[type-var]
+        known = [field.name for field in msgspec.structs.fields(kind)]
         prefix = f"MAILFLEET_{name.upper()}__"
         for variable, value in self.environment.items():
             if variable.startswith(prefix):
@@ -146,7 +146,7 @@ class SettingsFile:
 
     def tables(self, name: str, kind: type[T]) -> tuple[T, ...]:
         """The array of tables `[[name]]` as values of `kind`. Raises SettingsError."""
-        known = [field.name for field in msgspec.structs.fields(kind)]  # type: ignore[type-var]
+        known = [field.name for field in msgspec.structs.fields(kind)]
         return tuple(
             self._convert(dict(table), kind, f"[[{name}]] number {number}", known)
             for number, table in enumerate(self.raw.get(name, ()), 1)
