@@ -1,0 +1,1 @@
+"""The postmaster's command, and the runner of everything on one machine."""

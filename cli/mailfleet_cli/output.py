@@ -1,0 +1,56 @@
+"""What people see: colours on terminals only, JSON for scripts, times in the machine's zone, errors without tracebacks."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import Any, NoReturn
+
+import click
+import msgspec
+from rich.console import Console
+
+from mailfleet_core.logs import printable
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Failure(click.ClickException):
+    """An error whose text says what to do."""
+
+    def show(self, file: Any = None) -> None:
+        """Print it as one paragraph."""
+        err.print("[bold red]error:[/] ", end="")
+        err.print(self.format_message(), markup=False)
+
+
+def fail(text: str) -> NoReturn:
+    """Stop with exit code 1 and `text`."""
+    raise Failure(text)
+
+
+def json(value: object) -> None:
+    """Print `value` as one line of JSON."""
+    sys.stdout.write(msgspec.json.encode(value, enc_hook=str).decode() + "\n")
+
+
+def clean(text: str) -> str:
+    """Text from outside (replies, headers, addresses) made harmless for a terminal and for rich's markup."""
+    return printable(text).replace("[", "\\[")
+
+
+def clock(at: float) -> str:
+    """An instant as people on this machine read it."""
+    return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def span(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    left = round(max(seconds, 0))
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if left >= size or (unit == "s" and not parts):
+            parts.append(f"{left // size} {unit}")
+            left %= size
+    return " ".join(parts[:2])

@@ -1,0 +1,96 @@
+"""Reading the log from outside: everything a topic holds now, and what the routers know."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import aiohttp
+
+from mailfleet_core.bus import topics
+from mailfleet_core.bus.opening import open_bus
+from mailfleet_core.bus.port import Bus, Record
+from mailfleet_core.model import wire
+from mailfleet_core.settings import BusSettings, SettingsFile
+
+IDLE_SECONDS = 0.5
+"""A tail that gives nothing for so long has seen the end, even where offsets do not show it (compaction leaves holes)."""
+PAGE_SECONDS = 5.0
+
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's I/O."""
+    return asyncio.run(work)
+
+
+@asynccontextmanager
+async def opened(file: SettingsFile) -> AsyncIterator[Bus]:
+    """The bus of the settings, started. Raises BusUnavailable."""
+    bus = open_bus(file.section("bus", BusSettings), "mailfleet-cli")
+    try:
+        await bus.start()
+        yield bus
+    finally:
+        await bus.close()
+
+
+async def everything(bus: Bus, topic: str, take: Callable[[Record], None]) -> None:
+    """Give `take` all records that `topic` holds now, in order within each partition."""
+    await asyncio.gather(*(_partition(bus, topic, number, take) for number in range(bus.partitions(topic))))
+
+
+async def _partition(bus: Bus, topic: str, partition: int, take: Callable[[Record], None]) -> None:
+    end = await bus.end(topic, partition)
+    if end == 0:
+        return
+    tail = bus.tail(topic, partition, 0)
+    with contextlib.suppress(TimeoutError, StopAsyncIteration):
+        for turn in itertools.count():
+            batch = await asyncio.wait_for(anext(tail), IDLE_SECONDS if turn else 4 * IDLE_SECONDS)
+            for record in batch:
+                take(record)
+            if batch and batch[-1].offset + 1 >= end:
+                break
+    with contextlib.suppress(Exception):
+        await tail.aclose()  # type: ignore[attr-defined]
+
+
+async def control(bus: Bus) -> dict[bytes, bytes]:
+    """The newest value of every key in `mail.control` that has one."""
+    found: dict[bytes, bytes] = {}
+
+    def take(record: Record) -> None:
+        if record.value is None:
+            found.pop(record.key, None)
+        else:
+            found[record.key] = record.value
+
+    await everything(bus, topics.CONTROL, take)
+    return found
+
+
+def members(records: dict[bytes, bytes], service: str) -> list[wire.Member]:
+    """The processes of `service` that announced themselves; some may be gone."""
+    prefix = f"member|{service}|".encode()
+    return [wire.decode(wire.Member, value) for key, value in records.items() if key.startswith(prefix)]
+
+
+async def ask(routers: list[wire.Member], path: str) -> list[Any]:
+    """The JSON answers of those routers that give one."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PAGE_SECONDS)) as session:
+        answers = await asyncio.gather(*(_get(session, router.http + path) for router in routers))
+    return [answer for answer in answers if answer is not None]
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> Any:
+    try:
+        async with session.get(url) as response:
+            return await response.json() if response.status == 200 else None
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        return None
