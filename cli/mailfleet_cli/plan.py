@@ -27,11 +27,13 @@ class Process:
     """`http://…/readyz`, `tcp:address:port` or `unix:/path`: what answers when it is ready."""
 
 
-def plan(run: RunSettings, bus: BusSettings, settings_file: Path, origin: str, cores: int) -> tuple[Process, ...]:
+def plan(
+    run: RunSettings, bus: BusSettings, settings_file: Path, origin: str, cores: int, log_format: str = "json"
+) -> tuple[Process, ...]:
     """All processes; the services read `settings_file`, which was derived from `origin`."""
-    found = [_log(bus)] if bus.kind == "embedded" else []
+    found = [_log(bus, log_format)] if bus.kind == "embedded" else []
     if not run.deliver:
-        found.append(_sink(run, origin))
+        found.append(_sink(run, origin, log_format))
     port = run.http_port
     for kind, count in processes(run, cores).items():
         for number in range(count):
@@ -40,31 +42,26 @@ def plan(run: RunSettings, bus: BusSettings, settings_file: Path, origin: str, c
     return tuple(found)
 
 
-def _log(bus: BusSettings) -> Process:
-    command = (sys.executable, "-m", "mailfleet_core.bus.logd", "--directory", bus.directory)
+def _log(bus: BusSettings, log_format: str) -> Process:
+    command = _python("mailfleet_core.bus.logd", directory=bus.directory, log_format=log_format)
     return Process("log", "log", command, f"unix:{Path(bus.directory) / 'log.sock'}")
 
 
-def _sink(run: RunSettings, origin: str) -> Process:
+def _sink(run: RunSettings, origin: str, log_format: str) -> Process:
     inbox = str(inbox_of(run, origin))
-    command = (sys.executable, "-m", "mailfleet_cli.sink", "--listen", run.sink_listen, "--inbox", inbox)
+    command = _python("mailfleet_cli.sink", listen=run.sink_listen, inbox=inbox, log_format=log_format)
     return Process("sink", "sink", command, f"tcp:{run.sink_listen}")
 
 
 def _service(kind: str, number: int, settings_file: Path, port: int) -> Process:
     name, http = f"{kind}-{number}", f"127.0.0.1:{port}"
-    command = (
-        sys.executable,
-        "-m",
-        f"mailfleet_{kind}",
-        "--config",
-        str(settings_file),
-        "--instance",
-        name,
-        "--http",
-        http,
-    )
+    command = _python(f"mailfleet_{kind}", config=str(settings_file), instance=name, http=http)
     return Process(name, kind, command, f"http://{http}/readyz")
+
+
+def _python(module: str, **options: str) -> tuple[str, ...]:
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    return (sys.executable, "-m", module, *words)
 
 
 def free_port() -> int:

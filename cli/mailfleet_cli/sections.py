@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from mailfleet_cli.settings import RunSettings
 from mailfleet_core import settings
+from mailfleet_core.settings import Section
+from mailfleet_ingest.settings import IngestSettings, ListenerSettings
 
-SECTION_TYPES: dict[str, type[msgspec.Struct]] = {
+SECTION_TYPES: dict[str, type[Section]] = {
     "[bus]": settings.BusSettings,
     "[logs]": settings.LogSettings,
     "[dns]": settings.DnsSettings,
+    "[ingest]": IngestSettings,
+    "[[ingest.listeners]]": ListenerSettings,
     "[run]": RunSettings,
     "[[source]]": settings.SourceSettings,
     "[[pool]]": settings.PoolSettings,

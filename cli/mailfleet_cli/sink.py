@@ -65,9 +65,10 @@ async def serve(listen: str, inbox: Path) -> None:
 @click.command()
 @click.option("--listen", required=True, help="address:port")
 @click.option("--inbox", required=True, type=click.Path(path_type=Path), help="the Maildir")
-def main(listen: str, inbox: Path) -> None:
+@click.option("--log-format", default="auto", help="json, console or auto")
+def main(listen: str, inbox: Path, log_format: str) -> None:
     """Keep every mail that comes."""
-    logs.setup("sink", os.environ.get("MAILFLEET_LOGS__FORMAT", "auto"), "info")
+    logs.setup("sink", log_format, "info")
     maildir.create(inbox)
     try:
         asyncio.run(serve(listen, inbox))

@@ -1,0 +1,70 @@
+"""What `mailfleet trace` makes of events."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailfleet_cli.story import open_units, question, stories, tell
+from mailfleet_core.model import ids
+from mailfleet_core.model.wire import EVENT_KINDS, Event, encode
+
+MAIL = ids.text(ids.message_id(1_700_000_000.0, bytes(10)))
+OTHER = ids.text(ids.message_id(1_700_000_001.0, bytes(10)))
+
+
+def event(kind: str, at: float = 1.0, mail: str = MAIL, to: str = "a@example.org", **more: object) -> Event:
+    fields = {"id": f"{kind}{at}{mail}{to}", "unit_id": f"{mail}-0", "recipients": ((0, to),), **more}
+    return Event(kind=kind, at=at, message_id=mail, **fields)  # type: ignore[arg-type]
+
+
+def test_a_message_id_a_unit_id_an_address_and_a_header_are_all_understood() -> None:
+    assert question(MAIL.lower()).message_id == MAIL
+    assert question(f"{MAIL}-3").message_id == MAIL
+    assert question("<x@y.example>").text == "x@y.example"
+
+
+def test_what_is_no_question_is_refused() -> None:
+    with pytest.raises(ValueError, match="not a message id"):
+        question("hello")
+
+
+def test_a_step_told_twice_is_told_once() -> None:
+    again = [event("accepted"), event("delivered", 2), event("delivered", 2)]
+    assert [e.kind for e in stories(again, question(MAIL))[MAIL]] == ["accepted", "delivered"]
+
+
+def test_a_story_is_in_the_order_of_time_and_accepted_comes_before_what_follows_in_the_same_instant() -> None:
+    mixed = [event("delivered", 3), event("attempted", 1), event("queued", 1), event("accepted", 1)]
+    assert [e.kind for e in stories(mixed, question(MAIL))[MAIL]] == ["accepted", "queued", "attempted", "delivered"]
+
+
+def test_a_recipient_is_found_whatever_its_case_and_others_of_the_mail_are_left_out() -> None:
+    asked = question("B@Example.ORG")
+    events = [event("delivered", to="a@example.org"), event("bounced", to="b@example.org")]
+    assert [e.kind for e in stories(events, asked)[MAIL]] == ["bounced"]
+
+
+def test_a_mail_is_found_by_its_header() -> None:
+    assert question("<X@client.example>").means(event("accepted", header_message_id="<x@client.example>"))
+
+
+def test_mails_are_told_apart() -> None:
+    assert list(stories([event("accepted", mail=OTHER), event("accepted")], question("a@example.org"))) == [MAIL, OTHER]
+
+
+def test_a_unit_whose_recipients_all_ended_is_not_asked_for_at_the_routers() -> None:
+    assert open_units([event("queued"), event("deferred", 2)]) == [f"{MAIL}-0"]
+    assert open_units([event("queued"), event("delivered", 2)]) == []
+
+
+@given(st.sampled_from(EVENT_KINDS), st.text("abc@.é", min_size=1))
+def test_every_record_about_a_recipient_contains_its_needle(kind: str, to: str) -> None:
+    asked = question(f"{to}@example.org")
+    assert asked.needle in encode([event(kind, to=f"{to}@example.org")]).lower() or not asked.text.isascii()
+
+
+@given(st.sampled_from(EVENT_KINDS), st.text(), st.text(), st.integers(0, 999))
+def test_every_event_can_be_told(kind: str, text: str, phase: str, code: int) -> None:
+    assert isinstance(tell(event(kind, text=text, phase=phase, code=code, mx=text, address=text)), str)
