@@ -1,0 +1,515 @@
+"""The SMTP server as a pure state machine: bytes in, events and replies out. No socket, no clock, no thread.
+
+`receive` takes what came; `output` gives the replies to write, all of a pipelined burst in one piece. Some events need
+an answer (`stored`, `authenticated`, `tls_started`); until it comes nothing more is read, so replies keep their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mailfleet_ingest.decisions import headers, parameters, reply, sasl
+from mailfleet_ingest.decisions.content import Content, Dots
+from mailfleet_ingest.decisions.dialogue import (
+    LINE_OCTETS,
+    MAX_AUTH_LINE,
+    NEXT,
+    OTHER_LINE_OCTETS,
+    Authenticate,
+    Block,
+    Close,
+    Complete,
+    Event,
+    StartTls,
+    State,
+    Transaction,
+)
+from mailfleet_ingest.decisions.policy import Identity, Policy
+from mailfleet_ingest.decisions.reply import Reply
+
+
+class Session:
+    """One connection's dialogue."""
+
+    def __init__(
+        self, policy: Policy, client: str, *, tls: bool = False, refusal: Callable[[], Reply | None] = lambda: None
+    ) -> None:
+        self.policy = policy
+        self.client = client
+        self.tls = tls
+        self.refusal = refusal
+        """Asked at MAIL: the answer while no mail can be taken, or None."""
+        self.identity = policy.identity
+        self.authenticated_by_password = False
+        self.rejections: list[Reply] = []
+        """Refusals since the shell last looked."""
+        self.messages = 0
+        self.commands = 0
+        self.greeted = ""
+        self.extended = False
+        self._state = State.NEW
+        self._buffer = b""
+        self._at = 0
+        self._out: list[bytes] = []
+        self._read: Callable[[], bool] = self._read_command
+        self._events: list[Event] = []
+        self._transaction: Transaction | None = None
+        self._dots = Dots()
+        self._remaining = 0
+        self._last_chunk = False
+        self._errors = 0
+        self._auth_failures = 0
+        self._idle_commands = 0
+        self._user = b""
+        self._traces: dict[bool, headers.Trace] = {}
+
+    # --- what the shell calls
+
+    def greet(self) -> None:
+        """Say the banner."""
+        self._say(reply.greeting(self.policy.hostname))
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes from the client; b"" goes on after an answer."""
+        if data:
+            self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
+            self._at = 0
+        while self._read():
+            pass
+        if self._at >= len(self._buffer):
+            self._buffer, self._at = b"", 0
+        events, self._events = self._events, []
+        return events
+
+    def output(self) -> bytes:
+        """The replies since the last call."""
+        out = self._out
+        if len(out) == 1:
+            self._out = []
+            return out[0]
+        self._out = []
+        return b"".join(out)
+
+    def stored(self, answer: Reply) -> None:
+        """What became of the message of the last Complete."""
+        self._say(answer)
+        if answer.wire.startswith(b"2"):
+            self.messages += 1
+            self._idle_commands = self._errors = 0
+        self._end_transaction()
+
+    def authenticated(self, identity: Identity) -> None:
+        """The password was right."""
+        self.identity = identity
+        self.authenticated_by_password = True
+        self._traces.clear()
+        self._say(reply.AUTH_OK)
+        self._read = self._read_command
+
+    def authentication_refused(self, answer: Reply) -> None:
+        """It was not, or we cannot tell now (`answer` is a 4yz)."""
+        self._auth_failures += 1
+        self._read = self._read_command
+        if answer.wire.startswith(b"421") or self._auth_failures >= self.policy.limits.auth_failures:
+            self.close(answer if answer.wire.startswith(b"421") else reply.AUTH_TOO_MANY)
+        else:
+            self._say(answer)
+
+    def tls_started(self) -> None:
+        """The handshake succeeded: everything known of the client is forgotten (RFC 3207 4.2)."""
+        self.tls = True
+        self.identity = self.policy.identity
+        self.greeted = ""
+        self._traces.clear()
+        self._state = State.NEW
+        self._read = self._read_command
+
+    def close(self, answer: Reply | None, *, abort: bool = False) -> None:
+        """End the session with `answer`; nothing more is read."""
+        if answer is not None:
+            self._say(answer)
+        self._read = _stop
+        self._transaction = None
+        self._events.append(Close(abort))
+
+    @property
+    def waiting(self) -> bool:
+        """An answer of the shell is due."""
+        return self._read == self._wait
+
+    @property
+    def between_mails(self) -> bool:
+        """No transaction is under way, so the session may be ended without anybody losing work."""
+        return self._transaction is None and not self.waiting
+
+    @property
+    def in_content(self) -> bool:
+        """Content is being read."""
+        return self._read in (self._read_data, self._read_chunk)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes this session keeps in memory."""
+        content = self._transaction.content if self._transaction is not None else None
+        return len(self._buffer) - self._at + (content.held_bytes if content is not None else 0)
+
+    def refuse_content(self, answer: Reply) -> None:
+        """Keep no more of the message that is coming in; `answer` at its end."""
+        if self._transaction is not None and self._transaction.content is not None:
+            self._transaction.content.refuse(answer)
+
+    def trace(self) -> headers.Trace:
+        """What our Received line says of this session."""
+        utf8 = self._transaction is not None and self._transaction.mail.smtputf8
+        if utf8 not in self._traces:
+            word = headers.protocol(self.extended, self.tls, self.authenticated_by_password, utf8)
+            self._traces[utf8] = headers.trace(self.greeted, self.client, self.policy.hostname, word)
+        return self._traces[utf8]
+
+    # --- commands
+
+    def _say(self, answer: Reply) -> None:
+        self._out.append(answer.wire)
+        if answer.reason:
+            self.rejections.append(answer)
+
+    def _wait(self) -> bool:
+        return False
+
+    def _line(self) -> bytes | None:
+        """The next line without its CRLF; None: it has not come whole, or it ended the session."""
+        buffer, start = self._buffer, self._at
+        end = buffer.find(b"\n", start)
+        if end < 0:
+            if len(buffer) - start > MAX_AUTH_LINE:
+                self.close(reply.LINE_TOO_LONG)
+            return None
+        line = buffer[start : end - 1] if end > start else b"\n"
+        if len(line) > MAX_AUTH_LINE:
+            self.close(reply.LINE_TOO_LONG)
+            return None
+        self._at = end + 1
+        if end == start or buffer[end - 1] != 13 or b"\r" in line or b"\0" in line:
+            # What follows cannot be trusted to be a command: it may be the smuggled half of something.
+            self.close(reply.BARE_NEWLINE)
+            return None
+        return line
+
+    def _read_command(self) -> bool:
+        line = self._line()
+        if line is None:
+            return False
+        verb, _, argument = line.partition(b" ")
+        verb = verb.upper()
+        self.commands += 1
+        self._idle_commands += 1
+        handler = _HANDLERS.get(verb)
+        if handler is None:
+            self._error(reply.UNKNOWN_COMMAND)
+        elif len(line) + 2 > LINE_OCTETS.get(verb, OTHER_LINE_OCTETS):
+            self._error(reply.LINE_TOO_LONG)
+        elif (self._state, verb) not in NEXT and verb != b"BDAT":
+            self._error(reply.NO_RECIPIENTS if (verb, self._state) == (b"DATA", State.MAIL) else reply.BAD_SEQUENCE)
+            if verb == b"DATA" and self._at < len(self._buffer):
+                self.close(None)  # the content of a mail we refused must not be read as commands
+        else:
+            try:
+                handler(self, argument)
+            except parameters.Refused as refused:
+                self._error(refused.reply)
+        if self._idle_commands > self.policy.limits.commands_without_mail and self._transaction is None:
+            self._limit_reached(reply.TOO_MANY_COMMANDS)
+        return True
+
+    def _limit_reached(self, answer: Reply) -> None:
+        if self._read == self._read_command:
+            self.close(answer)
+
+    def _error(self, answer: Reply) -> None:
+        self._say(answer)
+        self._errors += 1
+        if self._errors >= self.policy.limits.errors:
+            self._limit_reached(reply.TOO_MANY_ERRORS)
+
+    def _go(self, verb: bytes, answer: Reply) -> None:
+        self._say(answer)
+        self._state = NEXT[self._state, verb]
+
+    def _end_transaction(self) -> None:
+        self._transaction = None
+        self._read = self._read_command
+        if self._state is not State.NEW:
+            self._state = State.READY
+
+    def _ehlo(self, argument: bytes) -> None:
+        self._greeting(b"EHLO", argument, reply.lines(250, [self.policy.hostname, *self._extensions()]))
+
+    def _helo(self, argument: bytes) -> None:
+        self._greeting(b"HELO", argument, reply.reply(f"250 {self.policy.hostname}"))
+
+    def _greeting(self, verb: bytes, argument: bytes, answer: Reply) -> None:
+        name = argument.strip()
+        if not name or len(name) > 255 or not name.isascii() or not name.decode().isprintable():
+            raise parameters.Refused(reply.SYNTAX)
+        if self._at < len(self._buffer):
+            # Nobody may pipeline before being told that it works; who does is not talking to us alone.
+            self.close(reply.EARLY_PIPELINING)
+            return
+        self._transaction = None
+        self.greeted = name.decode()
+        self.extended = verb == b"EHLO"
+        self._traces.clear()
+        self._go(verb, answer)
+
+    def _extensions(self) -> list[str]:
+        policy = self.policy
+        names = ["PIPELINING", f"SIZE {policy.limits.message_bytes}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
+        names += ["DSN", "CHUNKING"]
+        if policy.starttls and not self.tls:
+            names.append("STARTTLS")
+        if self._auth_offered():
+            names.append("AUTH PLAIN LOGIN")
+        return names
+
+    def _auth_offered(self) -> bool:
+        return self.policy.auth and (self.tls or self.policy.auth_without_tls)
+
+    def _starttls(self, argument: bytes) -> None:
+        if self.tls or not self.policy.starttls:
+            raise parameters.Refused(reply.BAD_SEQUENCE)
+        if argument:
+            raise parameters.Refused(reply.SYNTAX)
+        if self._at < len(self._buffer):
+            # Plain text sent behind STARTTLS was put there by someone in the middle (CVE-2011-0411).
+            self.close(None, abort=True)
+            return
+        self._go(b"STARTTLS", reply.TLS_GO)
+        self._read = self._wait
+        self._events.append(StartTls())
+
+    def _auth(self, argument: bytes) -> None:
+        if not self._auth_offered():
+            raise parameters.Refused(reply.AUTH_NEEDS_TLS if self.policy.auth else reply.BAD_SEQUENCE)
+        if self.authenticated_by_password:
+            raise parameters.Refused(reply.BAD_SEQUENCE)
+        mechanism, _, initial = argument.partition(b" ")
+        if mechanism.upper() == b"PLAIN":
+            self._begin_auth(initial, self._plain_response, reply.AUTH_PLAIN_GO)
+        elif mechanism.upper() == b"LOGIN":
+            self._begin_auth(initial, self._login_name, reply.AUTH_LOGIN_NAME)
+        else:
+            raise parameters.Refused(reply.AUTH_MECHANISM)
+
+    def _begin_auth(self, initial: bytes, step: Callable[[bytes], None], challenge: Reply) -> None:
+        if initial:
+            self._auth_step(step, initial)
+        else:
+            self._challenge(step, challenge)
+
+    def _challenge(self, step: Callable[[bytes], None], challenge: Reply) -> None:
+        self._say(challenge)
+        self._read = lambda: self._read_auth(step)
+
+    def _read_auth(self, step: Callable[[bytes], None]) -> bool:
+        line = self._line()
+        if line is None:
+            return False
+        self._read = self._read_command
+        if line == b"*":
+            self._error(reply.AUTH_CANCELLED)
+        else:
+            self._auth_step(step, line)
+        return True
+
+    def _auth_step(self, step: Callable[[bytes], None], response: bytes) -> None:
+        try:
+            step(response)
+        except sasl.Malformed:
+            self._error(reply.AUTH_MALFORMED)
+
+    def _plain_response(self, response: bytes) -> None:
+        self._verify("PLAIN", *sasl.plain(response))
+
+    def _login_name(self, response: bytes) -> None:
+        self._user = sasl.decoded(response)
+        self._challenge(self._login_password, reply.AUTH_LOGIN_PASSWORD)
+
+    def _login_password(self, response: bytes) -> None:
+        self._verify("LOGIN", self._user, sasl.decoded(response))
+
+    def _verify(self, mechanism: str, user: bytes, password: bytes) -> None:
+        self._read = self._wait
+        self._events.append(Authenticate(mechanism, user, password))
+
+    def _mail(self, argument: bytes) -> None:
+        identity = self.identity
+        if identity is None:
+            raise parameters.Refused(reply.AUTH_REQUIRED if self._auth_offered() else reply.TLS_REQUIRED)
+        mail = parameters.mail(argument, self.policy.address_literals)
+        refusal = self.refusal()
+        if refusal is not None:
+            if refusal.wire.startswith(b"421"):
+                self.close(refusal)
+                return
+            raise parameters.Refused(refusal)
+        if mail.size > self.policy.limits.message_bytes:
+            raise parameters.Refused(reply.TOO_BIG)
+        if not mail.reverse_path and not identity.null_sender:
+            raise parameters.Refused(reply.NULL_SENDER)
+        if mail.reverse_path and not identity.owns(mail.reverse_path):
+            raise parameters.Refused(reply.NOT_YOURS)
+        self._transaction = Transaction(mail)
+        self._go(b"MAIL", reply.MAIL_OK)
+
+    def _rcpt(self, argument: bytes) -> None:
+        transaction = self._current()
+        taken = transaction.recipients
+        if len(taken) >= self.policy.limits.recipients:
+            self._say(reply.TOO_MANY_RECIPIENTS)
+            return
+        smtputf8, literals = transaction.mail.smtputf8, self.policy.address_literals
+        taken.append(parameters.recipient(argument, len(taken), smtputf8, literals))
+        self._go(b"RCPT", reply.RCPT_OK)
+
+    def _rset(self, argument: bytes) -> None:
+        self._transaction = None
+        self._go(b"RSET", reply.RESET_OK)
+
+    def _noop(self, argument: bytes) -> None:
+        self._say(reply.NOOP_OK)
+
+    def _vrfy(self, argument: bytes) -> None:
+        self._say(reply.VRFY_MAYBE)
+
+    def _help(self, argument: bytes) -> None:
+        self._say(reply.HELP)
+
+    def _quit(self, argument: bytes) -> None:
+        self.close(reply.BYE)
+
+    def _current(self) -> Transaction:
+        assert self._transaction is not None, "the table lets no command in without one"
+        return self._transaction
+
+    # --- content
+
+    def _new_content(self, dots: bool) -> Content:
+        limits = self.policy.limits
+        content = Content(limits.message_bytes, self.policy.repair_bare_lf, dots, limits.line_octets)
+        self._current().content = content
+        return content
+
+    def _data(self, argument: bytes) -> None:
+        if argument:
+            raise parameters.Refused(reply.SYNTAX)
+        self._go(b"DATA", reply.DATA_GO)
+        self._new_content(dots=True)
+        self._dots = Dots()
+        self._read = self._read_data
+
+    def _read_data(self) -> bool:
+        data, start = self._buffer, self._at
+        if start >= len(data):
+            return False
+        content = self._current().content
+        assert content is not None
+        ended = self._dots.find(data, start)
+        if ended is None:
+            self._at = len(data)
+            self._block(content.add(data[start:] if start else data))
+            if content.runaway:
+                self.close(content.refusal)
+            return False
+        end, self._at = ended
+        self._complete(content.end(data[start:end] if end > start else b"", max(0, start - end)))
+        return True
+
+    def _bdat(self, argument: bytes) -> None:
+        words = argument.upper().split()
+        if not words or not words[0].isdigit() or len(words[0]) > 10 or words[1:] not in ([], [b"LAST"]):
+            # How many bytes of content follow is unknown, so nothing after it can be read.
+            self.close(reply.SYNTAX)
+            return
+        self._remaining, self._last_chunk = int(words[0]), bool(words[1:])
+        self._read = self._read_chunk
+        if (self._state, b"BDAT") not in NEXT:
+            self._refuse_chunk()
+            return
+        if self._state is State.RCPT:
+            self._new_content(dots=False)
+        self._state = NEXT[self._state, b"BDAT"]
+
+    def _refuse_chunk(self) -> None:
+        """RFC 3030 4.2: the bytes come anyway and must be read past."""
+        self._transaction = Transaction(parameters.Mail(""))
+        self._new_content(dots=False).refuse(reply.BAD_SEQUENCE)
+        self._last_chunk = True
+
+    def _read_chunk(self) -> bool:
+        content = self._current().content
+        assert content is not None
+        start = self._at
+        taken = min(self._remaining, len(self._buffer) - start)
+        self._at += taken
+        self._remaining -= taken
+        data = self._buffer[start : start + taken]
+        if self._remaining:
+            self._block(content.add(data))
+            if content.runaway:
+                self.close(content.refusal)
+            return False
+        if self._last_chunk:
+            self._complete(content.end(data))
+        else:
+            self._block(content.add(data))
+            self._say(content.refusal or reply.CHUNK_OK)
+            self._read = self._read_command
+        return True
+
+    def _block(self, block: bytes | None) -> None:
+        if block is not None and self._judged(block):
+            self._events.append(Block(self._current(), block))
+
+    def _complete(self, block: bytes | None) -> None:
+        transaction = self._current()
+        if block is not None and self._judged(block):
+            self._read = self._wait
+            self._events.append(Complete(transaction, block))
+            return
+        content = transaction.content
+        assert content is not None
+        self._end_transaction()
+        self._error(content.refusal or reply.CONTENT_TROUBLE)
+
+    def _judged(self, block: bytes) -> bool:
+        """Look at the header section when the first block has come."""
+        transaction = self._current()
+        if transaction.header is None:
+            header = headers.scan(block, self.policy.limits)
+            if isinstance(header, Reply):
+                assert transaction.content is not None
+                transaction.content.refuse(header)
+                return False
+            transaction.header = header
+        return True
+
+
+def _stop() -> bool:
+    return False
+
+
+_HANDLERS: dict[bytes, Callable[[Session, bytes], None]] = {
+    b"EHLO": Session._ehlo,
+    b"HELO": Session._helo,
+    b"MAIL": Session._mail,
+    b"RCPT": Session._rcpt,
+    b"DATA": Session._data,
+    b"BDAT": Session._bdat,
+    b"RSET": Session._rset,
+    b"NOOP": Session._noop,
+    b"VRFY": Session._vrfy,
+    b"HELP": Session._help,
+    b"QUIT": Session._quit,
+    b"STARTTLS": Session._starttls,
+    b"AUTH": Session._auth,
+}

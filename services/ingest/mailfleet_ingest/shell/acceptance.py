@@ -1,0 +1,170 @@
+"""Making a message durable: body first, then the record that lets a router see it, then the 250."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from prometheus_client import Counter
+
+from mailfleet_core import metrics
+from mailfleet_core.bus import topics
+from mailfleet_core.bus.port import Bus, BusUnavailable
+from mailfleet_core.clock import Clock
+from mailfleet_core.model import ids, wire
+from mailfleet_ingest.decisions import headers, placement, reply
+from mailfleet_ingest.decisions.dialogue import Transaction
+from mailfleet_ingest.decisions.policy import Identity
+from mailfleet_ingest.decisions.reply import Reply
+from mailfleet_ingest.decisions.session import Session
+
+log = logging.getLogger(__name__)
+PUT_TAG = topics.tag(topics.PUT)
+STICKY_MESSAGES = 256
+"""Messages in a row to one partition of `mail.body`: few partitions at a time make full batches."""
+
+
+class Draft:
+    """A message that is being written."""
+
+    __slots__ = ("at", "body_partition", "eight_bit", "identity", "length", "message_id", "offsets", "session", "text",
+                 "transaction")  # fmt: skip
+
+    def __init__(
+        self, session: Session, identity: Identity, transaction: Transaction, message_id: bytes, at: float
+    ) -> None:
+        self.session = session
+        self.identity = identity
+        self.transaction = transaction
+        self.message_id = message_id
+        self.text = ids.text(message_id)
+        self.at = at
+        self.body_partition = 0
+        self.offsets: list[asyncio.Future[int]] = []
+        self.length = 0
+        self.eight_bit = transaction.mail.eight_bit
+
+
+class Acceptance:
+    """Writes messages to the log. What it began it finishes, whether the client is still there or not."""
+
+    def __init__(self, bus: Bus, clock: Clock, sites: dict[str, str], per_unit: int) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._sites = sites
+        self._per_unit = per_unit
+        self._writes: set[asyncio.Task[Reply]] = set()
+        self._begun = 0
+        self._body_partition = self._accept_partition = 0
+        self._counters: dict[str, tuple[Counter, Counter, Counter]] = {}
+
+    def begin(self, session: Session, transaction: Transaction) -> Draft:
+        """A draft for the message whose first content has come."""
+        identity = session.identity
+        assert identity is not None, "MAIL is refused without one"
+        now = self._clock.now()
+        draft = Draft(session, identity, transaction, ids.message_id(now, self._clock.entropy(10)), now)
+        if self._begun % STICKY_MESSAGES == 0:
+            self._body_partition = int(self._clock.jitter() * self._bus.partitions(topics.BODY))
+            self._accept_partition = int(self._clock.jitter() * self._bus.partitions(topics.ACCEPT))
+        self._begun += 1
+        draft.body_partition = self._body_partition
+        return draft
+
+    def append(self, draft: Draft, data: bytes) -> asyncio.Future[int] | None:
+        """Append content, our header lines before the first of it; the future of its last record."""
+        if not draft.eight_bit and not data.isascii():
+            draft.eight_bit = True
+        if not draft.length:
+            data = self._opening(draft) + data
+        draft.length += len(data)
+        for start in range(0, len(data), topics.MAX_CHUNK_BYTES):
+            chunk = data if len(data) <= topics.MAX_CHUNK_BYTES else data[start : start + topics.MAX_CHUNK_BYTES]
+            draft.offsets.append(self._bus.append(topics.BODY, draft.body_partition, draft.message_id, chunk))
+        return draft.offsets[-1] if data else None
+
+    def _opening(self, draft: Draft) -> bytes:
+        recipients = draft.transaction.recipients
+        only = recipients[0].address if len(recipients) == 1 else ""
+        header = draft.transaction.header
+        assert header is not None, "the first block was judged"
+        return headers.additions(header, draft.session.trace(), draft.text, only, draft.at)
+
+    def finish(self, draft: Draft, data: bytes, done: Callable[[asyncio.Task[Reply]], None]) -> None:
+        """Write the rest and the record that makes it mail, then call `done` with the reply."""
+        started = self._clock.monotonic()
+        self.append(draft, data)
+        task = asyncio.get_running_loop().create_task(self._write(draft, started))
+        # Held here, not by the connection: a client that goes away must not cancel what may be durable already.
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        task.add_done_callback(done)
+
+    async def _write(self, draft: Draft, started: float) -> Reply:
+        try:
+            offsets = await self._body_offsets(draft)
+            topic, partition, key, value = self._record(draft, offsets)
+            await self._bus.append(topic, partition, key, value, PUT_TAG)
+        except BusUnavailable as error:
+            log.warning("message not accepted: %s", error, extra={"message_id": draft.text})
+            return reply.CONTENT_TROUBLE
+        except Exception:
+            log.exception("message not accepted", extra={"message_id": draft.text})
+            return reply.CONTENT_TROUBLE
+        metrics.DURABLE_SECONDS.observe(self._clock.monotonic() - started)
+        self._count(draft)
+        return reply.accepted(draft.text)
+
+    async def _body_offsets(self, draft: Draft) -> tuple[int, ...]:
+        if len(draft.offsets) == 1:
+            return (await draft.offsets[0],)
+        return tuple(await asyncio.gather(*draft.offsets))
+
+    def _record(self, draft: Draft, offsets: tuple[int, ...]) -> tuple[str, int, bytes, bytes]:
+        envelope = self._envelope(draft, wire.BodyRef(draft.body_partition, offsets, draft.length))
+        partitions = self._bus.partitions(topics.QUEUE)
+        placed = placement.place(envelope, draft.transaction.recipients, self._sites, self._per_unit, partitions)
+        if isinstance(placed, placement.OneSite):
+            return topics.QUEUE, placed.partition, placed.entry.unit.unit_id, wire.encode(placed.entry)
+        return topics.ACCEPT, self._accept_partition, draft.message_id, wire.encode(placed.accepted)
+
+    def _envelope(self, draft: Draft, body: wire.BodyRef) -> wire.Envelope:
+        mail, identity, header = draft.transaction.mail, draft.identity, draft.transaction.header
+        assert header is not None, "the first block was judged"
+        hostname = draft.session.policy.hostname
+        return wire.Envelope(
+            message_id=draft.message_id,
+            reverse_path=mail.reverse_path,
+            tenant=identity.tenant,
+            stream=identity.stream,
+            pool=identity.pool,
+            body=body,
+            accepted_at=draft.at,
+            expires_at=draft.at + identity.expire_seconds,
+            eight_bit=draft.eight_bit,
+            smtputf8=mail.smtputf8,
+            ret=mail.ret,
+            envid=mail.envid,
+            header_message_id=header.message_id or headers.made_message_id(draft.text, hostname),
+            client=draft.session.client,
+        )
+
+    def _count(self, draft: Draft) -> None:
+        tenant = draft.identity.tenant
+        if tenant not in self._counters:
+            # labels() takes a lock and hashes; looked up once per tenant, not once per mail.
+            self._counters[tenant] = (
+                metrics.ACCEPTED_MESSAGES.labels(tenant),
+                metrics.ACCEPTED_RECIPIENTS.labels(tenant),
+                metrics.ACCEPTED_BYTES.labels(tenant),
+            )
+        messages, recipients, size_bytes = self._counters[tenant]
+        messages.inc()
+        recipients.inc(len(draft.transaction.recipients))
+        size_bytes.inc(draft.length)
+
+    async def settle(self) -> None:
+        """Wait until every write that was begun has ended."""
+        while self._writes:
+            await asyncio.wait(set(self._writes))
