@@ -1,0 +1,407 @@
+"""A journal: segments that are written at one end; groups of batches become durable with one write and one sync.
+
+Nothing here knows sockets or event loops. One thread writes; others may read the segments that it has listed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from mailfleet_core.bus import embedded_format as form
+from mailfleet_core.bus.embedded_segment import (
+    RAW,
+    Extents,
+    Segment,
+    add_to,
+    file_name,
+    first_value,
+    key_of,
+    listed,
+    sync_directory,
+    write_zeros,
+)
+
+REFUSED, WRITTEN_BEFORE = 0, 1
+"""Answers in place of a base: no room; or written before, and its base is not known any more."""
+REMEMBERED_BATCHES = 1024
+"""Per producer: more than it may have unacknowledged, so that what is sent again finds its base."""
+PRODUCER_KEPT_MILLISECONDS = 600_000
+FIRST_SEGMENT_BYTES = 4 << 20
+_IOV_MAX = 512
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Append(NamedTuple):
+    """A batch to write: PART and entries as received, and what PART says."""
+
+    payload: bytes
+    crc: int
+    topic: int
+    partition: int
+    producer: int
+    sequence: int
+    span: int
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Append:
+        """The batch that `payload` is. Raises struct.error when it is none."""
+        return cls(payload, *form.PART.unpack_from(payload))
+
+
+class Producer(msgspec.Struct, array_like=True):
+    """What is remembered of one producer, so that sending again never writes twice."""
+
+    last: int
+    seen: int
+    """Milliseconds since 1970."""
+    bases: dict[int, int]
+    """Base by sequence, of the newest batches."""
+
+
+class Checkpoint(msgspec.Struct):
+    """First record of a segment: everything that older segments would have to be read for."""
+
+    producers: dict[int, Producer] = {}
+    positions: dict[str, int] = {}
+    trims: dict[int, int] = {}
+    ends: dict[int, int] = {}
+
+
+class Notes(msgspec.Struct):
+    """A record of the log's own: changes to committed positions and trims."""
+
+    positions: dict[str, int] = {}
+    trims: dict[int, int] = {}
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
+_notes = msgspec.msgpack.Decoder(Notes).decode
+
+
+def notes_append(notes: Notes) -> Append:
+    """`notes` as a batch."""
+    return _meta(b"notes", _encode(notes))
+
+
+def _meta(key: bytes, value: bytes) -> Append:
+    entry = form.entry(0, key, b"", value)
+    return Append.parse(form.sign((form.META_TOPIC, 0, 0, 0, 1), [entry]) + entry)
+
+
+class Cover(msgspec.Struct):
+    """First record of a compacted file: the address after what it stands for."""
+
+    covers: int
+
+
+_cover = msgspec.msgpack.Decoder(Cover).decode
+
+
+class _Run:
+    """What goes into one segment with one write and one sync."""
+
+    __slots__ = ("before", "chain", "end", "pieces", "start", "time")
+
+    def __init__(self, start: int, chain: int) -> None:
+        self.start = self.end = start
+        self.chain = chain
+        self.time = 0
+        self.pieces: list[bytes] = []
+        self.before: dict[int, int] = {}
+        """Last sequence of each producer, as it was before this run."""
+
+    def undo(self, state: Checkpoint) -> None:
+        """Forget the sequences of a run that was not written."""
+        for identity, last in self.before.items():
+            producer = state.producers[identity]
+            producer.last = last
+            producer.bases = {sequence: base for sequence, base in producer.bases.items() if sequence <= last}
+
+
+class Journal:
+    """The segments of one directory. `now` gives milliseconds since 1970."""
+
+    def __init__(self, directory: Path, segment_bytes: int, now: Callable[[], int]) -> None:
+        self.directory = directory
+        self.segment_bytes = segment_bytes
+        self.state = Checkpoint()
+        self._now = now
+        self.closed: frozenset[int] = frozenset()
+        """Topics that are refused now."""
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self.segments: list[Segment] = []
+        """Oldest first; replaced, never changed in place, so that readers may keep one."""
+        self._position = 0
+        self._chain = 0
+        self._spare_ready = False
+        self._recover()
+
+    @property
+    def current(self) -> Segment:
+        """The segment that is written to."""
+        return self.segments[-1]
+
+    @property
+    def address(self) -> int:
+        """Where the next batch goes."""
+        return self.current.base + self._position
+
+    def write(self, appends: list[Append]) -> list[int]:
+        """Make all durable; the base of each, or REFUSED, or WRITTEN_BEFORE. Raises OSError when the disk fails."""
+        answers: list[int] = []
+        while len(answers) < len(appends):
+            run = _Run(self._position, self._chain)
+            rest = appends[len(answers) :]
+            try:
+                if not self._fits(rest[0]):
+                    self._roll(rest[0])
+                    run = _Run(self._position, self._chain)
+                if not self._position:
+                    self._place(_meta(b"checkpoint", _encode(self.state)), run)
+                placed = self._place_run(rest, run)
+                self._flush(run)
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                run.undo(self.state)
+                return answers + [REFUSED] * (len(appends) - len(answers))
+            self._settle(rest, placed)
+            answers += placed
+        return answers
+
+    @property
+    def has_spare(self) -> bool:
+        """Is the next segment ready?"""
+        return self._spare_ready
+
+    def prepare(self) -> None:
+        """Have the next segment ready, so that no append waits for it. May run in another thread. Raises OSError."""
+        spare = self.directory / "spare"
+        if not spare.exists():
+            making = self.directory / "spare.making"
+            write_zeros(making, self._next_bytes())
+            making.rename(spare)
+        self._spare_ready = True
+
+    def replace(self, old: list[Segment], new: list[Segment]) -> None:
+        """After compaction or retention: `new` in place of `old`. Of the writing thread's, like `write`."""
+        gone = set(map(id, old))
+        kept = [segment for segment in self.segments if id(segment) not in gone]
+        self.segments = sorted(kept + new, key=lambda segment: (segment.base, segment is self.current))
+        for segment in old:
+            segment.path.unlink(missing_ok=True)
+        sync_directory(self.directory)
+
+    def close(self) -> None:
+        """Give back the files."""
+        for segment in self.segments:
+            segment.close()
+
+    def _next_bytes(self) -> int:
+        return min(self.segment_bytes, max(FIRST_SEGMENT_BYTES, 2 * self.current.size))
+
+    def _fits(self, item: Append) -> bool:
+        return self._position + form.HEAD.size + len(item.payload) <= self.current.size
+
+    def _place_run(self, appends: list[Append], run: _Run) -> list[int]:
+        """Place what fits into the current segment; at least one."""
+        answers = []
+        for item in appends:
+            if not item.producer:
+                answers.append(self._place(item, run) if self._room(item, run) else -1)
+            else:
+                answers.append(self._once(item, run))
+            if answers[-1] < 0:
+                answers.pop()
+                break
+        return answers
+
+    def _once(self, item: Append, run: _Run) -> int:
+        """Place a producer's batch unless it was written before; -1 when it does not fit."""
+        producer = self.state.producers.get(item.producer)
+        if producer is None:
+            producer = self.state.producers[item.producer] = Producer(-1, run.time, {})
+        elif item.sequence <= producer.last:
+            return producer.bases.get(item.sequence, WRITTEN_BEFORE)
+        if item.topic in self.closed:
+            return REFUSED
+        if not self._room(item, run):
+            return -1
+        run.before.setdefault(item.producer, producer.last)
+        base = self._place(item, run)
+        producer.last, producer.seen = item.sequence, run.time
+        producer.bases[item.sequence] = base
+        return base
+
+    def _room(self, item: Append, run: _Run) -> bool:
+        return run.end + form.HEAD.size + len(item.payload) <= self.current.size
+
+    def _place(self, item: Append, run: _Run) -> int:
+        base = self.current.base + run.end
+        if not run.time:
+            run.time = self._now()
+        head, run.chain = form.head(len(item.payload), item.crc, base, run.time, run.chain)
+        run.pieces.append(head)
+        run.pieces.append(item.payload)
+        run.end += len(head) + len(item.payload)
+        return base
+
+    def _flush(self, run: _Run) -> None:
+        position, pieces = run.start, run.pieces
+        if not pieces:
+            return
+        for first in range(0, len(pieces), _IOV_MAX):
+            some = pieces[first : first + _IOV_MAX]
+            expected = sum(map(len, some))
+            written = os.pwritev(self.current.descriptor, some, position)
+            if written < expected:
+                rest = b"".join(some)
+                while written < expected:
+                    written += os.pwrite(self.current.descriptor, memoryview(rest)[written:], position + written)
+            position += expected
+        os.fdatasync(self.current.descriptor)
+        self._position, self._chain = run.end, run.chain
+
+    def _settle(self, appends: list[Append], placed: list[int]) -> None:
+        """Note what is durable now: index, ends, the log's own records, and forget old sequences."""
+        index = self.current.index
+        for item, base in zip(appends, placed, strict=False):
+            if base <= WRITTEN_BEFORE:
+                continue
+            if item.topic == form.META_TOPIC:
+                self._apply(item.payload)
+                continue
+            key = key_of(item.topic, item.partition)
+            self.state.ends[key] = base + item.span
+            if index is not None:
+                length = form.HEAD.size + len(item.payload)
+                extents = index.get(key) or index.setdefault(key, Extents())
+                extents.add(base, item.span, base - self.current.base, length)
+            producer = self.state.producers.get(item.producer)
+            if producer is not None and len(producer.bases) > 2 * REMEMBERED_BATCHES:
+                producer.bases = dict(list(producer.bases.items())[-REMEMBERED_BATCHES:])
+
+    def _apply(self, payload: bytes) -> None:
+        # A batch without its HEAD: PART tells nothing that records() needs but where the entries begin.
+        length = form.HEAD.size + len(payload)
+        record = next(iter(form.records(form.HEAD.pack(0, length, 0, 0) + payload)))
+        if record.value is None or record.key != b"notes":
+            return
+        notes = _notes(record.value)
+        self.state.positions.update(notes.positions)
+        self.state.trims.update(notes.trims)
+
+    def _roll(self, item: Append) -> None:
+        """Go on in a new segment. Raises OSError when there is no room for one."""
+        address = self.address
+        self._forget_producers()
+        path = self.directory / file_name(address, RAW)
+        needed = form.HEAD.size + len(item.payload) + len(_encode(self.state)) + 4096
+        spare = self.directory / "spare"
+        if spare.exists() and spare.stat().st_size >= needed:
+            spare.rename(path)
+            self._spare_ready = False
+        else:
+            self._allocate(path, max(needed, self._next_bytes()))
+        sync_directory(self.directory)
+        segment = Segment(path, address, RAW, path.stat().st_size)
+        segment.index = {}
+        if self.segments:
+            self.current.end = address
+        self.segments = [*self.segments, segment]
+        self._position, self._chain = 0, form.seed(address)
+
+    def _allocate(self, path: Path, size: int) -> None:
+        """Without a spare: space is sure, the syncs in it are slower."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError:
+            path.unlink()
+            raise
+        finally:
+            os.close(descriptor)
+
+    def _forget_producers(self) -> None:
+        oldest = self._now() - PRODUCER_KEPT_MILLISECONDS
+        for identity, producer in list(self.state.producers.items()):
+            if producer.seen < oldest:
+                del self.state.producers[identity]
+            producer.bases = dict(list(producer.bases.items())[-REMEMBERED_BATCHES:])
+
+    def _recover(self) -> None:
+        """Find the end of the journal; what is after the last whole batch was never acknowledged."""
+        for left in self.directory.glob("*.making"):
+            left.unlink()
+        found = self._without_replaced(listed(self.directory))
+        while found and found[-1].kind == RAW and first_value(found[-1]) is None:
+            # Cut off between its creation and its first sync: nothing in it was acknowledged.
+            empty = found.pop()
+            empty.close()
+            empty.path.unlink()
+        self.segments = found
+        if not found:
+            self._start_at(form.FIRST_OFFSET)
+        elif found[-1].kind != RAW:
+            self._start_at(found[-1].end)
+        else:
+            self._replay(found[-1])
+
+    def _start_at(self, address: int) -> None:
+        path = self.directory / file_name(address, RAW)
+        self._allocate(path, FIRST_SEGMENT_BYTES)
+        sync_directory(self.directory)
+        segment = Segment(path, address, RAW, FIRST_SEGMENT_BYTES)
+        segment.index = {}
+        self.segments = [*self.segments, segment]
+        self._position, self._chain = 0, form.seed(address)
+
+    def _without_replaced(self, found: list[Segment]) -> list[Segment]:
+        """Without the files that a compaction cut off half-way had replaced already."""
+        kept: list[Segment] = []
+        compacted_to = 0
+        for segment in found:
+            if segment.kind != RAW:
+                value = first_value(segment)
+                segment.end = _cover(value).covers if value else segment.base
+                compacted_to = max(compacted_to, segment.end)
+        raw = [segment for segment in found if segment.kind == RAW]
+        for segment, after in pairwise(raw):
+            segment.end = after.base
+        for segment in found:
+            if segment.kind == RAW and segment.base < compacted_to:
+                segment.close()
+                segment.path.unlink()
+            else:
+                kept.append(segment)
+        return kept
+
+    def _replay(self, last: Segment) -> None:
+        last.index = {}
+        self._position, self._chain = 0, form.seed(last.base)
+        for found in last.scan():
+            self._position, self._chain = found.position + found.length, found.chain
+            if found.topic == form.META_TOPIC:
+                self._replay_meta(os.pread(last.descriptor, found.length, found.position))
+                continue
+            add_to(last.index, found)
+            self.state.ends[key_of(found.topic, found.partition)] = found.base + found.span
+            if found.producer:
+                producer = self.state.producers.setdefault(found.producer, Producer(-1, found.time, {}))
+                producer.last, producer.seen = found.sequence, found.time
+                producer.bases[found.sequence] = found.base
+
+    def _replay_meta(self, batch: bytes) -> None:
+        record = next(iter(form.records(batch)))
+        if record.key == b"checkpoint" and record.value:
+            self.state = _checkpoint(record.value)
+        else:
+            self._apply(batch[form.HEAD.size :])
