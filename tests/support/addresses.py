@@ -6,6 +6,7 @@ import itertools
 import os
 import socket
 import time
+from pathlib import Path
 
 _numbers = itertools.count(1)
 
@@ -29,6 +30,17 @@ def answers(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) == 0
+
+
+def answers_unix(path: Path) -> bool:
+    """Does somebody accept connections on this socket?"""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def wait_until_it_answers(host: str, port: int, seconds: float = 20.0) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from support import addresses
@@ -33,6 +34,7 @@ class Process:
                 start_new_session=True,
                 env={**os.environ, **(environment or {})},
             )
+        atexit.register(self.kill)
 
     @property
     def pid(self) -> int:
@@ -53,6 +55,7 @@ class Process:
         """End it as a crash would."""
         self.signal(signal.SIGKILL)
         self._popen.wait()
+        atexit.unregister(self.kill)
 
     def stop(self, seconds: float = 40.0) -> int:
         """Ask it to end (SIGTERM), wait, and be rougher when it does not; its exit code."""
@@ -66,10 +69,14 @@ class Process:
 
     def wait_until_it_answers(self, host: str, port: int, seconds: float = 20.0) -> None:
         """Return when somebody accepts connections there. Raises ProcessError when that does not come."""
+        self.wait_for(lambda: addresses.answers(host, port), seconds)
+
+    def wait_for(self, is_up: Callable[[], bool], seconds: float = 20.0) -> None:
+        """Return when `is_up`. Raises ProcessError when the process ends first or that does not come."""
         deadline = time.monotonic() + seconds
-        while not addresses.answers(host, port):
+        while not is_up():
             if not self.running or time.monotonic() > deadline:
-                raise ProcessError(f"{self.name} does not listen on {host}:{port}: {self.tail()}")
+                raise ProcessError(f"{self.name} does not answer: {self.tail()}")
             time.sleep(0.02)
 
     def tail(self, size: int = 4000) -> str:
