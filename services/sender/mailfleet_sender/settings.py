@@ -1,0 +1,40 @@
+"""`[sender]`: time-outs, connections and what the inside-address guard lets through."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from mailfleet_core.settings import Section
+
+
+def _doc(text: str) -> msgspec.Meta:
+    return msgspec.Meta(description=text)
+
+
+class SenderSettings(Section, frozen=True):
+    """`[sender]`: how mail goes out."""
+
+    allowed_inside: Annotated[
+        tuple[str, ...],
+        _doc("Networks inside that may be connected to; the addresses of smart_host and lmtp routes always may."),
+    ] = ()
+    ip_order: Annotated[str, _doc("`ipv6_first`, `ipv4_first`, `ipv6_only` or `ipv4_only`.")] = "ipv6_first"
+    ca_file: Annotated[str, _doc('CA certificates for `tls = "verify"`; empty: the system\'s.')] = ""
+    max_connections: Annotated[int, _doc("Connections of one sender process, over all sites.")] = 1000
+    site_share: Annotated[float, _doc("Share of `max_connections` that one site may have.")] = 0.25
+    max_addresses: Annotated[int, _doc("Addresses tried for one connection, over all MX hosts.")] = 10
+    max_queued_units: Annotated[int, _doc("Units waiting in one process; what comes beyond is given back.")] = 20_000
+    body_bytes: Annotated[int, _doc("Message bytes in memory; one site may have a quarter.")] = 48 << 20
+    idle_seconds: Annotated[float, _doc("A connection without work is kept this long.")] = 5.0
+    pause_seconds: Annotated[float, _doc("No new connection to a next hop this long after all its hosts failed.")] = 5.0
+    drain_seconds: Annotated[float, _doc("How long transactions under way may take to end at a stop.")] = 20.0
+    connect_seconds: Annotated[float, _doc("Wait for a TCP connection, per address.")] = 30.0
+    greeting_seconds: Annotated[float, _doc("Wait for the greeting (RFC 5321 4.5.3.2.1).")] = 300.0
+    ehlo_seconds: Annotated[float, _doc("Wait for the reply to EHLO, STARTTLS and AUTH.")] = 300.0
+    mail_seconds: Annotated[float, _doc("Wait for the reply to MAIL (RFC 5321 4.5.3.2.2).")] = 300.0
+    rcpt_seconds: Annotated[float, _doc("Wait for the reply to a RCPT (RFC 5321 4.5.3.2.3).")] = 300.0
+    data_seconds: Annotated[float, _doc("Wait for the reply to DATA (RFC 5321 4.5.3.2.4).")] = 120.0
+    block_seconds: Annotated[float, _doc("Wait for progress while the message is written (4.5.3.2.5).")] = 180.0
+    dot_seconds: Annotated[float, _doc("Wait for the reply to the final dot (RFC 5321 4.5.3.2.6).")] = 600.0
