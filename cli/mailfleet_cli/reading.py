@@ -7,13 +7,14 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
 
 from mailfleet_core.bus import topics
 from mailfleet_core.bus.opening import open_bus
-from mailfleet_core.bus.port import Bus, Record
+from mailfleet_core.bus.port import Bus, BusUnavailable, Record
 from mailfleet_core.model import wire
 from mailfleet_core.settings import BusSettings, SettingsFile
 
@@ -32,12 +33,24 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 @asynccontextmanager
 async def opened(file: SettingsFile) -> AsyncIterator[Bus]:
     """The bus of the settings, started. Raises BusUnavailable."""
-    bus = open_bus(file.section("bus", BusSettings), "mailfleet-cli")
+    bus_settings = file.section("bus", BusSettings)
+    if bus_settings.kind == "embedded":
+        await _knock(Path(bus_settings.directory) / "log.sock")
+    bus = open_bus(bus_settings, "mailfleet-cli")
     try:
         await bus.start()
         yield bus
     finally:
         await bus.close()
+
+
+async def _knock(path: Path) -> None:
+    # Services wait some time for the log to come up; a person should be told at once.
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except OSError as error:
+        raise BusUnavailable(f"{path}: {error.strerror}") from error
+    writer.close()
 
 
 async def everything(bus: Bus, topic: str, take: Callable[[Record], None]) -> None:

@@ -14,6 +14,8 @@ from mailfleet_cli import output
 from mailfleet_cli.listening import entrance
 from mailfleet_cli.main import Invocation
 
+LINE_END = re.compile(rb"\r\n|\r|\n")
+"""Files on this system have their own; on the wire there is one."""
 MESSAGE_ID = re.compile(r"\b[0-9A-HJKMNP-TV-Z]{26}\b")
 
 
@@ -34,9 +36,9 @@ def send(  # noqa: PLR0913 (click gives one argument an option)
     invocation: Invocation, message: IO[bytes] | None, recipients: tuple[str, ...], reverse_path: str, subject: str,
     text: str, server: str | None, user: str | None, password: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Submit a mail and print its message id. MESSAGE is a file as it goes over the wire; `-` reads standard input."""
+    """Submit a mail and print its message id. MESSAGE is a file with header and body; `-` reads standard input."""
     where = server or entrance(invocation.file(), with_login=bool(user))
-    content = message.read() if message else compose(reverse_path, recipients, subject, text)
+    content = LINE_END.sub(b"\r\n", message.read() if message else compose(reverse_path, recipients, subject, text))
     reply = submit(where, (user, password or ""), reverse_path, list(recipients), content)
     found = MESSAGE_ID.search(reply)
     if as_json:

@@ -1,0 +1,198 @@
+"""`mailfleet run` as a user has it: first start, a mail from a real client, its story, and an end without a trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import smtplib
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mailfleet_cli import first_start, maildir
+from support import addresses
+from support.processes import Process
+
+DEFAULT_PORTS = ("2587", "2465", "2525")
+MAILFLEET = str(Path(sys.executable).with_name("mailfleet"))
+
+
+def within(seconds: float, look: Callable[[], object]) -> object:
+    """What `look` sees once it is true; fails when that does not come."""
+    deadline = time.monotonic() + seconds
+    while not (seen := look()):
+        assert time.monotonic() < deadline, "it did not come in time"
+        time.sleep(0.05)
+    return seen
+
+
+@dataclass
+class Fleet:
+    """A running `mailfleet run` with ports of its own."""
+
+    settings: Path
+    password: str
+    ports: dict[str, int]
+    environment: dict[str, str]
+    process: Process
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [MAILFLEET, "--config", str(self.settings), *words],
+            env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    def lines(self, *words: str) -> list[dict]:
+        done = self.command(*words)
+        return [json.loads(line) for line in done.stdout.splitlines()] if done.returncode == 0 else []
+
+    def children(self) -> dict[int, str]:
+        found = subprocess.run(
+            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)], capture_output=True, text=True
+        )
+        return {int(line.split()[0]): line for line in found.stdout.splitlines()}
+
+    def child(self, module: str) -> int:
+        return next((pid for pid, line in self.children().items() if module in line), 0)
+
+    def wait_until_ready(self) -> None:
+        within(60, lambda: "Mailfleet is ready" in self.process.tail(100_000) or not self.process.running)
+        assert self.process.running, self.process.tail()
+
+    def submit(self, recipient: str, subject: str) -> str:
+        with smtplib.SMTP("127.0.0.1", self.ports["2587"], timeout=30) as client:
+            client.starttls(context=ssl._create_unverified_context())  # the first start's is self-signed
+            client.login(first_start.TEST_CREDENTIAL, self.password)
+            client.mail("me@example.org")
+            client.rcpt(recipient)
+            code, text = client.data(f"Subject: {subject}\r\n\r\nHello.\r\n")
+            assert code == 250, text
+            return text.decode()
+
+    def kept(self) -> list[str]:
+        return [str(mail.message["Subject"]) for mail in maildir.stored(self.settings.parent / "inbox")]
+
+
+def made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, str, dict[str, int]]:
+    settings = tmp_path / "var" / "mailfleet.toml"
+    first_start.make(settings, time.time())
+    password = capsys.readouterr().out.split("password")[1].split()[0]
+    ports = {default: addresses.free_port() for default in DEFAULT_PORTS}
+    text = settings.read_text()
+    for default, port in ports.items():
+        text = text.replace(default, str(port))
+    settings.write_text(text)
+    return settings, password, ports
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Fleet]:
+    settings, password, ports = made(tmp_path, capsys)
+    environment = {
+        "MAILFLEET_RUN__HTTP_PORT": "0",
+        "MAILFLEET_RUN__SINK_LISTEN": f"127.0.0.1:{addresses.free_port()}",
+    }
+    process = Process("mailfleet", [MAILFLEET, "--config", str(settings), "run"], tmp_path / "output", environment)
+    fleet = Fleet(settings, password, ports, environment, process)
+    try:
+        fleet.wait_until_ready()
+        yield fleet
+    finally:
+        process.stop()
+
+
+def test_a_first_mail_goes_from_a_real_client_to_the_sink_and_its_story_is_told(fleet: Fleet) -> None:
+    reply = fleet.submit("you@example.net", "first")
+    within(30, lambda: fleet.kept() == ["first"])
+
+    def kinds() -> list[str]:
+        return [line["kind"] for line in fleet.lines("trace", "you@example.net", "--json")]
+
+    within(30, lambda: "delivered" in kinds())
+    told = kinds()
+    assert told[0] == "accepted"
+    assert told.index("attempted") < told.index("delivered")
+    (message_id,) = {line["message_id"] for line in fleet.lines("trace", "you@example.net", "--json")}
+    assert message_id in reply
+
+
+def test_sigterm_ends_it_with_exit_code_0_and_no_child_is_left(fleet: Fleet) -> None:
+    children = fleet.children()
+    assert len(children) == 5, children
+    assert fleet.process.stop() == 0, fleet.process.tail()
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+@pytest.mark.parametrize(
+    "module", ["mailfleet_ingest", "mailfleet_router", "mailfleet_sender", "mailfleet_core.bus.logd"]
+)
+def test_a_killed_child_is_started_again_and_mail_flows_on(fleet: Fleet, module: str) -> None:
+    before = fleet.child(module)
+    os.kill(before, 9)
+    within(20, lambda: fleet.child(module) not in (0, before))
+
+    def submitted() -> bool:
+        try:
+            return bool(fleet.submit("you@example.net", "after"))
+        except (OSError, smtplib.SMTPException, AssertionError):
+            return False
+
+    within(40, submitted)
+    within(60, lambda: "after" in fleet.kept())
+
+
+def test_children_die_with_a_killed_supervisor(fleet: Fleet) -> None:
+    children = fleet.children()
+    os.kill(fleet.process.pid, 9)
+    within(10, lambda: not [pid for pid in children if Path(f"/proc/{pid}/exe").exists()])
+
+
+def test_a_second_run_in_the_same_directory_is_refused_with_the_first_ones_process_id(fleet: Fleet) -> None:
+    second = fleet.command("run")
+    assert second.returncode == 1
+    assert f"process {fleet.process.pid}" in second.stderr
+
+
+def test_send_prints_a_message_id_that_trace_knows(fleet: Fleet) -> None:
+    (sent,) = fleet.lines("send", "--to", "you@example.net", "--subject", "by hand", "--json")
+    within(30, lambda: "delivered" in [line["kind"] for line in fleet.lines("trace", sent["message_id"], "--json")])
+    within(10, lambda: "by hand" in fleet.kept())
+
+
+def test_a_suspended_site_waits_is_shown_with_its_reason_and_goes_on_when_resumed(fleet: Fleet) -> None:
+    (sent,) = fleet.lines("send", "--to", "you@slow.example", "--json")
+    site = within(
+        30,
+        lambda: [line.get("site") for line in fleet.lines("trace", sent["message_id"], "--json") if line.get("site")],
+    )
+    name = str(site[0])  # type: ignore[index]
+    assert fleet.command("suspend", "site", name, "--reason", "they asked").returncode == 0
+    fleet.submit("you@slow.example", "held back")
+    within(
+        30, lambda: [line for line in fleet.lines("queues", "--json") if line["waiting"] and "they asked" in str(line)]
+    )
+    assert "held back" not in fleet.kept()
+    assert fleet.command("resume", "site", name).returncode == 0
+    within(30, lambda: "held back" in fleet.kept())
+
+
+def test_the_settings_of_the_first_start_pass_the_check_while_it_runs(fleet: Fleet) -> None:
+    done = fleet.command("config", "check")
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings, _, ports = made(tmp_path, capsys)
+    with socket.create_server(("127.0.0.1", ports["2525"])):
+        done = subprocess.run([MAILFLEET, "--config", str(settings), "run"], capture_output=True, text=True, timeout=30,
+                              env={**os.environ, "MAILFLEET_RUN__HTTP_PORT": "0"})  # fmt: skip
+    assert done.returncode == 1
+    assert f"127.0.0.1:{ports['2525']}" in done.stderr
+    assert "[[ingest.listeners]] number 3: port" in done.stderr
