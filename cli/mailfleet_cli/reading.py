@@ -8,7 +8,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 
@@ -17,6 +17,9 @@ from mailfleet_core.bus.opening import open_bus
 from mailfleet_core.bus.port import Bus, BusUnavailable, Record
 from mailfleet_core.model import wire
 from mailfleet_core.settings import BusSettings, SettingsFile
+
+if TYPE_CHECKING:
+    import aiohttp
 
 IDLE_SECONDS = 0.5
 """A tail that gives nothing for so long has seen the end, even where offsets do not show it (compaction leaves holes)."""
@@ -96,12 +99,16 @@ def members(records: dict[bytes, bytes], service: str) -> list[wire.Member]:
 
 async def ask(routers: list[wire.Member], path: str) -> list[Any]:
     """The JSON answers of those routers that give one."""
+    import aiohttp  # half a second to load, and most stories need no router
+
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PAGE_SECONDS)) as session:
         answers = await asyncio.gather(*(_get(session, router.http + path) for router in routers))
     return [answer for answer in answers if answer is not None]
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> Any:
+    import aiohttp
+
     try:
         async with session.get(url) as response:
             return await response.json() if response.status == 200 else None

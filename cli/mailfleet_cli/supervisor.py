@@ -47,11 +47,19 @@ class Child:
 class Supervisor:
     """All children of one `mailfleet run`."""
 
-    def __init__(self, planned: tuple[Process, ...], environment: Mapping[str, str], say: Say, prefix: bool) -> None:
+    def __init__(
+        self,
+        planned: tuple[Process, ...],
+        environment: Mapping[str, str],
+        say: Say,
+        prefix: bool,
+        stop_seconds: float = STOP_SECONDS,
+    ) -> None:
         self.children = [Child(spec) for spec in planned]
         self.environment = environment
         self.say = say
         self.prefix = prefix
+        self.stop_seconds = stop_seconds
         self.killed: list[str] = []
 
     async def start(self) -> None:
@@ -116,7 +124,7 @@ class Supervisor:
             child.process.send_signal(signal.SIGTERM)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        if not (await asyncio.wait({child.keeper}, timeout=STOP_SECONDS))[0]:
+        if not (await asyncio.wait({child.keeper}, timeout=self.stop_seconds))[0]:
             self.killed.append(child.spec.name)
             self.kill(child)
             await asyncio.wait({child.keeper})
