@@ -75,10 +75,7 @@ async def test_a_child_that_never_comes_up_ends_the_start_with_its_last_words() 
     await fleet.stop()
 
 
-async def test_a_child_that_ignores_the_request_is_killed_and_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "STOP_SECONDS", 0.3)
+async def test_a_child_that_ignores_the_request_is_killed_and_told() -> None:
     fleet, _ = supervised(
         Process("deaf", "sender", (sys.executable, "-S", "-c", DEAF), "unix:/nonexistent"), stop_seconds=0.3
     )
