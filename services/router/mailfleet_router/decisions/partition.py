@@ -1,0 +1,555 @@
+"""One queue partition, owned: records, results and time in; what to write, ask and tell out.
+
+Nothing here waits. The order of things is kept by the log itself: what this object writes to its own partition it acts
+on when it reads it back (`fold`), because only then is it certain that no newer claim lies before it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from sys import intern
+from typing import NamedTuple
+
+import msgspec
+
+from mailfleet_core.model import ids, wire
+from mailfleet_core.model.site import partition_of
+from mailfleet_core.model.tags import ATTEMPT, CLAIM, DONE, PUT, RETRY, tag
+from mailfleet_core.model.wire import BOUNCED, Dispatch, Entry, Malformed, Result
+from mailfleet_router.decisions import dsn, story
+from mailfleet_router.decisions.holds import Holds
+from mailfleet_router.decisions.ledger import Ledger
+from mailfleet_router.decisions.outbox import Append, Outbox, Report
+from mailfleet_router.decisions.policy import Policy
+from mailfleet_router.decisions.progress import Progress
+from mailfleet_router.decisions.retry import next_attempt, spread
+from mailfleet_router.decisions.routing import HOPELESS, KNOWN, TEMPORARY, Routing
+from mailfleet_router.decisions.scheduler import Scheduler
+from mailfleet_router.decisions.settle import Ending, give_up, settle
+from mailfleet_router.decisions.site_queue import (
+    ATTEMPTING,
+    ENDING,
+    FOLDED,
+    IN_FLIGHT,
+    RESOLVING,
+    TELLING,
+    TOLD,
+    Held,
+    SiteQueue,
+)  # fmt: skip
+from mailfleet_router.decisions.splitting import divide
+
+Record = tuple[int, bytes, bytes, bytes | None]
+"""Offset, key, tag, value: what the bus gives."""
+
+MAX_HOPS = 8
+"""A domain whose answers change all the time stays where it is after so many moves."""
+PUMP_UNITS = 500
+"""Attempts begun in one go: results and new mail are looked at in between."""
+GIVE_BACK_SECONDS = 0.2
+"""Before a unit is offered again that a sender did not try."""
+TOLD_AGAIN_UNITS = 20_000
+"""New units whose story a new owner begins again, in case the old one died before it was durable."""
+
+
+class Waiting(msgspec.Struct, gc=False):
+    """A unit whose events and DSN must be durable before its RETRY or DONE is written."""
+
+    held: Held
+    entry: Entry | None
+    item: list[int] | None
+    left: int
+
+
+class Pending(NamedTuple):
+    """A record of ours on its way, and what happens when it is read back."""
+
+    then: str
+    held: Held | None
+    item: list[int] | None = None
+    entry: Entry | None = None
+    dispatch: bytes = b""
+
+
+class Partition:
+    """All decisions about the units of one queue partition."""
+
+    def __init__(self, number: int, partitions: int, policy: Policy, routing: Routing, holds: Holds) -> None:
+        self.number = number
+        self.partitions = partitions
+        self.policy = policy
+        self.routing = routing
+        self.epoch = -1
+        self.live = False
+        self.stopped = False
+        """A newer claim was read: somebody else owns the partition. Nothing that it wants counts any more."""
+        self.ledger = Ledger(policy.recent_units)
+        self.scheduler = Scheduler(holds)
+        self.progress = Progress(0)
+        self._pending: deque[Pending] = deque()
+        self._suspects: set[bytes] = set()
+        self._asked: dict[str, list[Held]] = {}
+        self._tokens: dict[int, Waiting] = {}
+        self._delays: dict[int, Held] = {}
+        self._token = 0
+        self._batches: dict[int, list[Waiting]] = {}
+        self._batch = 1
+        self.out = Outbox(self._batch)
+
+    # --- becoming the owner --------------------------------------------------------------------------------------
+    def claimed(self, epoch: int, position: int) -> None:
+        """Our claim is in the log at offset `epoch`; results are read from `position`."""
+        self.epoch = epoch
+        self.progress = Progress(position)
+
+    @property
+    def folded(self) -> bool:
+        """Has the fold reached our own claim?"""
+        return self.ledger.newest >= self.epoch >= 0
+
+    def restore(self, now: float) -> None:
+        """The fold is complete: take up the units. In-flight ones may get their results now (`results`)."""
+        new = [held for held in self.ledger.units.values() if held.kind == PUT][-TOLD_AGAIN_UNITS:]
+        again = {held.key for held in new}
+        for held in list(self.ledger.units.values()):
+            entry = self._take_up(held, now)
+            if entry is not None and held.key in again:
+                self._begin_story(held, entry, now)
+        self.live = True
+
+    def resume(self, now: float) -> None:
+        """The results that lay there are known: go on with everything."""
+        for key in self._suspects:
+            self._repair(key, 0)
+        self._suspects.clear()
+        for held in list(self.ledger.units.values()):
+            if held.state == IN_FLIGHT:
+                self._dispatch_again(held)
+            elif held.state == FOLDED:
+                self._go_on(held, now)
+
+    # --- the log -------------------------------------------------------------------------------------------------
+    def fold(self, records: Iterable[Record], now: float) -> None:
+        """Records of the queue partition, in order."""
+        for offset, key, mark, value in records:
+            if self.stopped:
+                return
+            kind = mark[:1]
+            if kind == CLAIM and self.epoch >= 0 and offset > self.epoch:
+                self.stopped = True
+            elif not self.live:
+                if self.ledger.replay(offset, key, mark, value):
+                    self._suspects.add(key)
+            elif kind == PUT:
+                self._put(key, mark, value, now)
+            elif int.from_bytes(mark[1:9], "big") == self.epoch and kind != CLAIM:
+                self._came_back(self._pending.popleft(), now)
+            elif kind != CLAIM:
+                self.out.counts.append(("stale", "mail.queue", "", 1))
+                self._repair(key, int.from_bytes(mark[9:11], "big"))
+
+    def results(self, records: Iterable[Record], now: float) -> None:
+        """Records of the result partition, in order."""
+        for offset, key, _, value in records:
+            if self.stopped:
+                return
+            held = self.ledger.units.get(key)
+            if held is None or held.state != IN_FLIGHT or value is None:
+                self.progress.skip(offset)
+                continue
+            try:
+                result = wire.decode(Result, value)
+            except Malformed:
+                self.out.counts.append(("malformed", "mail.result", "", 1))
+                self.progress.skip(offset)
+                continue
+            if result.attempt != held.attempts or result.hop != held.hop:
+                self.progress.skip(offset)
+            else:
+                self._settle(held, result, offset)
+
+    def durable(self, batch: int) -> None:
+        """The events of this batch are in the log."""
+        for waiting in self._batches.pop(batch, ()):
+            self._one_less(waiting)
+
+    def carried_out(self, token: int) -> None:
+        """A report is queued, or a PUT is in the log."""
+        if (waiting := self._tokens.pop(token, None)) is not None:
+            self._one_less(waiting)
+        elif (held := self._delays.pop(token, None)) is not None:
+            held.delay = TOLD
+            if held.kind != DONE and self.ledger.units.get(held.key) is held:
+                entry = msgspec.structs.replace(wire.decode(Entry, held.raw), delay_reported=True)
+                held.raw, held.kind = wire.encode(entry), ATTEMPT if held.kind == ATTEMPT else RETRY
+                self._write(held, Pending("", None))
+
+    def resolved(self, name: str, now: float) -> None:
+        """There is news of a domain (see `Routing.answered`)."""
+        for held in self._asked.pop(name, ()):
+            if held.state == RESOLVING:
+                held.domain = self.routing.domain("@" + name)
+                self._place(held, now)
+
+    def holds_changed(self, now: float) -> None:
+        """Suspensions came or went."""
+        for held in self.scheduler.resumed():
+            self._place(held, now)
+
+    def tick(self, now: float, may_send: bool = True) -> None:
+        """Time passes: due units become ready, ready ones are offered to senders."""
+        if self.stopped or not self.live:
+            return
+        for held in self.scheduler.due(now):
+            self._place(held, now)
+        if may_send:
+            self.scheduler.pump(now, PUMP_UNITS, lambda held, site: self._attempt(held, site, now))
+
+    @property
+    def quiet(self) -> bool:
+        """Is nothing of ours under way in the log?"""
+        return not (self._pending or self._batches or self._tokens)
+
+    def take(self) -> Outbox:
+        """Everything wanted since the last call; a partition that lost its claim wants nothing."""
+        out = self.out
+        self._batch += 1
+        self.out = Outbox(self._batch)
+        return Outbox(out.batch) if self.stopped else out
+
+    # --- units come ----------------------------------------------------------------------------------------------
+    def _put(self, key: bytes, mark: bytes, value: bytes | None, now: float) -> None:
+        hop = int.from_bytes(mark[9:11], "big")
+        if self.ledger.replay(0, key, mark, value):
+            # Compaction would keep this repetition and forget what became of the unit.
+            self._repair(key, hop)
+            return
+        held = self.ledger.units.get(key)
+        if held is None:
+            return
+        entry = self._take_up(held, now)
+        if entry is not None:
+            self._begin_story(held, entry, now)
+            self._go_on(held, now, entry)
+
+    def _take_up(self, held: Held, now: float) -> Entry | None:
+        """Fill in what the bytes of a unit say."""
+        try:
+            entry = wire.decode(Entry, held.raw)
+            unit, envelope = entry.unit, entry.unit.envelope
+            held.domain = self.routing.domain(unit.recipients[0].address)
+        except (Malformed, IndexError):
+            # It stays in the log for people to look at, and does not stop the others.
+            del self.ledger.units[held.key]
+            self.out.counts.append(("malformed", "mail.queue", "", 1))
+            return None
+        held.attempts, held.due_at, held.lane = entry.attempts, entry.due_at, entry.lane
+        held.accepted_at, held.expires_at = envelope.accepted_at, envelope.expires_at
+        held.tenant, held.pool, held.stream = intern(envelope.tenant), intern(envelope.pool), intern(envelope.stream)
+        held.delay, held.since = TOLD if entry.delay_reported else 0, now
+        held.site = self.scheduler.site(unit.site, now)
+        held.site.units += 1
+        if held.kind == ATTEMPT:
+            held.state, held.since = IN_FLIGHT, entry.attempted_at
+            self.scheduler.took(held.site)
+        return entry
+
+    def _begin_story(self, held: Held, entry: Entry, now: float) -> None:
+        word = ids.text(held.key)
+        if not held.hop and not entry.attempts:
+            self.out.events.append(story.accepted(entry, word))
+        self.out.events.append(story.queued(entry, word, now))
+
+    def _go_on(self, held: Held, now: float, entry: Entry | None = None) -> None:
+        """Do what the state of a unit that is in nobody's hands calls for."""
+        entry = entry or wire.decode(Entry, held.raw)
+        if held.kind == RETRY and self._finish(held, entry, now):
+            return
+        if len(entry.unit.recipients) > 1:
+            kept, cut = divide(entry.unit, self.policy)
+            if cut:
+                self._cut(held, msgspec.structs.replace(entry, unit=kept), cut)
+                return
+        if entry.due_at > now:
+            self.scheduler.defer(held, entry.due_at, now)
+        else:
+            self._place(held, now)
+
+    def _finish(self, held: Held, entry: Entry, now: float) -> bool:
+        """Is it on its way out? Then go on with that, whoever began it."""
+        if (entry.last is not None and entry.last.verdict == BOUNCED) or entry.due_at >= held.expires_at:
+            self._end(held, entry, now)
+        elif partition_of(entry.unit.site, self.partitions) != self.number:
+            mark = tag(PUT, 0, held.hop)
+            home = partition_of(entry.unit.site, self.partitions)
+            self._put_elsewhere(held, [Append(home, held.key, held.raw, mark)], None)
+        else:
+            return False
+        return True
+
+    def _cut(self, held: Held, kept: Entry, cut: list[wire.Unit]) -> None:
+        puts = [
+            Append(
+                partition_of(unit.site, self.partitions), unit.unit_id,
+                wire.encode(msgspec.structs.replace(kept, unit=msgspec.structs.replace(unit, hop=0))), tag(PUT),
+            )
+            for unit in cut
+        ]  # fmt: skip
+        self._put_elsewhere(held, puts, kept)
+
+    def _put_elsewhere(self, held: Held, puts: list[Append], entry: Entry | None) -> None:
+        held.state = ENDING
+        waiting = Waiting(held, entry, None, len(puts))
+        for put in puts:
+            self.out.moves.append((self._token_for(waiting), put))
+
+    # --- units wait ----------------------------------------------------------------------------------------------
+    def _place(self, held: Held, now: float) -> None:
+        """Where does a unit wait that is due?"""
+        domain, site = held.domain, held.site
+        assert domain is not None
+        assert site is not None
+        state = domain.look(now)
+        if now >= held.expires_at:
+            self.expire(held, now)
+        elif state == KNOWN:
+            if domain.site != site.name and held.hop < MAX_HOPS:
+                self._rehome(held, site, domain.site, now)
+            else:
+                self._ready(held, site, now)
+        elif state == HOPELESS:
+            entry = wire.decode(Entry, held.raw)
+            self._retry(held, msgspec.structs.replace(entry, last=domain.outcome), "go on")
+        elif state == TEMPORARY:
+            self._defer_unrouted(held, now)
+        else:
+            held.state, held.since = RESOLVING, now
+            self._ask(domain.name).append(held)
+
+    def _ready(self, held: Held, site: SiteQueue, now: float) -> None:
+        if site.rule is None and held.domain is not None:
+            site.rule = held.domain.rule
+        self.scheduler.ready(held, site, now)
+        if (hold := self.scheduler.hold_on(held)) is not None and held.reported != hold.reason:
+            self.tell_held(held, hold.reason, hold.until, hold.by, now)
+
+    def tell_held(self, held: Held, reason: str, until: float, by: str, now: float) -> None:
+        """Say once why a unit is not tried."""
+        held.reported = reason
+        entry = wire.decode(Entry, held.raw)
+        self.out.events.append(story.held(entry, ids.text(held.key), now, reason, until, by))
+
+    def _ask(self, name: str) -> list[Held]:
+        if name not in self._asked:
+            self._asked[name] = []
+            self.out.asks.append(name)
+        return self._asked[name]
+
+    def _rehome(self, held: Held, site: SiteQueue, name: str, now: float) -> None:
+        if held.domain is not None:
+            self.out.lessons.append((held.domain.name, name))
+        if partition_of(name, self.partitions) == self.number:
+            # Nobody else sees the difference, so there is nothing to write: a new owner moves it in the same way.
+            held.site = self.scheduler.site(name, now)
+            held.site.units += 1
+            self.scheduler.leave(site)
+            self._ready(held, held.site, now)
+            return
+        entry = wire.decode(Entry, held.raw)
+        held.hop += 1
+        unit = msgspec.structs.replace(entry.unit, site=name, hop=held.hop)
+        self._retry(held, msgspec.structs.replace(entry, unit=unit, due_at=0.0), "go on")
+
+    def _defer_unrouted(self, held: Held, now: float) -> None:
+        entry = wire.decode(Entry, held.raw)
+        outcome = held.domain.outcome if held.domain else None
+        rung, attempts = entry.rung + 1, entry.attempts + 1
+        ladder = self.policy.ladder(held.stream)
+        due = next_attempt(ladder, rung, now, held.expires_at, spread(held.key, attempts))
+        held.attempts = attempts
+        entry = msgspec.structs.replace(
+            entry, rung=rung, attempts=attempts, last=outcome, due_at=held.expires_at if due is None else due
+        )
+        if due is not None and outcome is not None:
+            ending = Ending(wire.DEFERRED, outcome, entry.unit.recipients)
+            self.out.events.append(story.ended(entry, ids.text(held.key), ending, None, now, due))
+            self.out.counts.append(("recipients", wire.DEFERRED, held.stream, len(entry.unit.recipients)))
+        self._retry(held, entry, "go on")
+
+    def expire(self, held: Held, now: float) -> None:
+        """Its time ran out while it waited. First written, then told: another owner may be delivering it."""
+        entry = wire.decode(Entry, held.raw)
+        self._retry(held, msgspec.structs.replace(entry, due_at=max(now, held.expires_at)), "go on")
+
+    # --- attempts ------------------------------------------------------------------------------------------------
+    def _attempt(self, held: Held, site: SiteQueue, now: float) -> bool:
+        if now >= held.expires_at:
+            self.expire(held, now)
+            return False
+        domain = held.domain
+        choice = site.choose(held.pool, self.policy)
+        if choice is None or domain is None:
+            self._no_source(held, now)
+            return False
+        if domain.look(now) != KNOWN:
+            self._place(held, now)
+            return False
+        if now >= domain.fresh_until and not domain.rule.site:
+            self._ask(domain.name)
+        entry = wire.decode(Entry, held.raw)
+        unit = entry.unit
+        if unit.site != site.name:
+            unit = msgspec.structs.replace(unit, site=site.name)
+        held.attempts += 1
+        held.lane, held.state, held.since, held.reported = choice.lane, ATTEMPTING, now, ""
+        entry = Entry(
+            unit, held.attempts, entry.due_at, choice.lane, choice.source, now, entry.last, entry.delay_reported,
+            entry.client_name, entry.rung,
+        )  # fmt: skip
+        held.raw, held.kind = wire.encode(entry), ATTEMPT
+        dispatch = wire.encode(
+            Dispatch(unit, held.attempts, self.number, self.epoch, choice.source, domain.route, False)
+        )
+        self.scheduler.took(site)
+        self._write(held, Pending("dispatch", held, None, entry, dispatch))
+        return True
+
+    def _no_source(self, held: Held, now: float) -> None:
+        reason = f"pool {held.pool} has no source with a lane"
+        if held.reported != reason:
+            self.tell_held(held, reason, 0.0, "settings", now)
+        self.scheduler.defer(held, now + 30.0, now)
+
+    def _dispatch_again(self, held: Held) -> None:
+        entry = wire.decode(Entry, held.raw)
+        route = held.domain.route if held.domain else self.policy.rules[-1].route
+        work = Dispatch(entry.unit, entry.attempts, self.number, self.epoch, entry.source, route, True)
+        self.out.dispatches.append(Append(entry.lane, held.key, wire.encode(work), tag(PUT)))
+
+    def _settle(self, held: Held, result: Result, offset: int) -> None:
+        entry = wire.decode(Entry, held.raw)
+        site = held.site
+        assert site is not None
+        self.scheduler.freed(site)
+        held.state = ENDING
+        waiting = Waiting(held, None, self.progress.begin(offset), 1)
+        if result.kind == wire.SETTLED:
+            settled = settle(entry, result, self.policy.ladder(held.stream))
+            waiting.entry = settled.entry
+            self._tell(waiting, entry, settled.endings, result, result.ended_at)
+        elif result.kind == wire.LOST:
+            self.out.events.append(story.in_doubt(entry, ids.text(held.key), result))
+            self.out.counts.append(("in_doubt", "", "", 1))
+            waiting.entry = msgspec.structs.replace(entry, due_at=0.0)
+        else:
+            waiting.entry = msgspec.structs.replace(entry, due_at=result.ended_at + GIVE_BACK_SECONDS)
+        if self.out.events:
+            self._batches.setdefault(self._batch, []).append(waiting)
+        else:
+            self._one_less(waiting)
+
+    def _tell(
+        self, waiting: Waiting, entry: Entry, endings: tuple[Ending, ...], result: Result | None, at: float
+    ) -> None:
+        """Events and DSN of what ended; `waiting` goes on when they are durable."""
+        held = waiting.held
+        word = ids.text(held.key)
+        until = waiting.entry.due_at if waiting.entry else 0.0
+        for ending in endings:
+            later = until if ending.kind == wire.DEFERRED else 0.0
+            self.out.events.append(story.ended(entry, word, ending, result, at, later))
+            self.out.counts.append(("recipients", ending.kind, held.stream, len(ending.recipients)))
+            if ending.kind == wire.DELIVERED:
+                self.out.counts.append(("seconds", held.stream, "", int((at - held.accepted_at) * 1000)))
+            elif held.site is not None:
+                held.site.why = f"{ending.outcome.code or ending.outcome.phase} {ending.outcome.text}"[:200]
+        passed_on = result.dsn_passed_on if result else False
+        if due := dsn.reportable(endings, entry.unit.envelope, passed_on):
+            waiting.left += 1
+            mx = result.mx if result else ""
+            self.out.reports.append(Report(self._token_for(waiting), f"{entry.attempts}/ended", entry, due, at, mx))
+
+    def report_delay(self, held: Held) -> None:
+        """Tell the sender once that the mail is delayed; the unit goes its way meanwhile."""
+        held.delay = TELLING
+        entry = wire.decode(Entry, held.raw)
+        last = entry.last or wire.RecipientOutcome(-1, wire.DEFERRED, 0, "4.0.0", "waiting to be sent", "")
+        due = dsn.reportable((Ending(dsn.DELAYED, last, entry.unit.recipients),), entry.unit.envelope, False)
+        if due:
+            self._token += 1
+            self._delays[self._token] = held
+            at = held.accepted_at + self.policy.ladder(held.stream).delay_dsn_seconds
+            self.out.reports.append(Report(self._token, "delayed", entry, due, at))
+
+    def _end(self, held: Held, entry: Entry, now: float) -> None:
+        """Everybody of this unit bounces or expires, as its durable entry says."""
+        held.state = ENDING
+        waiting = Waiting(held, None, None, 1)
+        self._tell(waiting, entry, give_up(entry), None, entry.due_at or now)
+        self._batches.setdefault(self._batch, []).append(waiting)
+
+    # --- writing and reading back --------------------------------------------------------------------------------
+    def _token_for(self, waiting: Waiting) -> int:
+        self._token += 1
+        self._tokens[self._token] = waiting
+        return self._token
+
+    def _one_less(self, waiting: Waiting) -> None:
+        waiting.left -= 1
+        if waiting.left or self.stopped:
+            return
+        held = waiting.held
+        if self.ledger.units.get(held.key) is not held:
+            # It came back from elsewhere meanwhile; what is in the log about it is newer than what we have to say.
+            if waiting.item:
+                self.progress.done(waiting.item)
+        elif waiting.entry is None:
+            held.kind = DONE
+            self.out.own.append(Append(self.number, held.key, None, tag(DONE, self.epoch, held.hop)))
+            self._pending.append(Pending("gone", held, waiting.item))
+        else:
+            self._retry(held, waiting.entry, "go on", waiting.item)
+
+    def _retry(self, held: Held, entry: Entry, then: str, item: list[int] | None = None) -> None:
+        if held.delay == TOLD and not entry.delay_reported:
+            entry = msgspec.structs.replace(entry, delay_reported=True)
+        held.state, held.raw, held.kind = ENDING, wire.encode(entry), RETRY
+        self._write(held, Pending(then, held, item, entry))
+
+    def _write(self, held: Held, pending: Pending) -> None:
+        self.out.own.append(Append(self.number, held.key, held.raw, tag(held.kind, self.epoch, held.hop)))
+        self._pending.append(pending)
+
+    def _repair(self, key: bytes, hop: int) -> None:
+        """Make our state of a unit the last record of its key again."""
+        held = self.ledger.units.get(key)
+        if held is None or held.kind == DONE:
+            hop = max(hop, held.hop if held else self.ledger.ended_hop(key))
+            self.out.own.append(Append(self.number, key, None, tag(DONE, self.epoch, hop)))
+            self._pending.append(Pending("", None))
+            return
+        if held.kind == PUT:
+            held.kind = RETRY
+        self._write(held, Pending("", None))
+
+    def _came_back(self, pending: Pending, now: float) -> None:
+        """A record of ours is in the log, and no newer claim before it."""
+        then, held, item, entry, dispatch = pending
+        if item is not None:
+            self.progress.done(item)
+        if held is None:
+            return
+        if self.ledger.units.get(held.key) is not held:
+            self._repair(held.key, held.hop)
+        elif then == "dispatch":
+            held.state = IN_FLIGHT
+            self.out.dispatches.append(Append(held.lane, held.key, dispatch, tag(PUT)))
+            assert entry is not None
+            self.out.events.append(story.attempted(entry, ids.text(held.key)))
+        elif then == "gone":
+            self.ledger.end(held.key, held.hop)
+            if held.site is not None:
+                self.scheduler.leave(held.site)
+        elif then == "go on":
+            self._go_on(held, now, entry)

@@ -1,0 +1,88 @@
+"""What an attempt came to: which recipients end, which wait, until when."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from mailfleet_core.model.wire import BOUNCED, DEFERRED, DELIVERED, Entry, Recipient, RecipientOutcome, Result
+from mailfleet_router.decisions.policy import Ladder
+from mailfleet_router.decisions.retry import next_attempt, spread
+
+EXPIRED = "expired"
+TOO_LATE = "4.4.7"
+"""RFC 3463 X.4.7: delivery time expired."""
+
+
+class Ending(NamedTuple):
+    """Recipients to whom the same thing happened."""
+
+    kind: str
+    """delivered, deferred, bounced or expired."""
+    outcome: RecipientOutcome
+    recipients: tuple[Recipient, ...]
+
+
+class Settled(NamedTuple):
+    """A result understood: what to tell, and what waits."""
+
+    endings: tuple[Ending, ...]
+    entry: Entry | None
+    """The unit as it waits now; None: nobody of it is left."""
+
+
+def settle(entry: Entry, result: Result, ladder: Ladder) -> Settled:
+    """What `result` makes of `entry`. The same result gives the same answer, whoever settles it and whenever."""
+    recipients = entry.unit.recipients
+    if len(recipients) == 1 and len(result.outcomes) == 1 and result.outcomes[0].index == recipients[0].index:
+        outcome = result.outcomes[0]
+        if outcome.verdict == DELIVERED or outcome.verdict == BOUNCED:
+            return Settled((Ending(outcome.verdict, outcome, recipients),), None)
+    return _settle_each(entry, result, ladder)
+
+
+def _settle_each(entry: Entry, result: Result, ladder: Ladder) -> Settled:
+    answers = {outcome.index: outcome for outcome in result.outcomes}
+    groups: dict[tuple[object, ...], tuple[RecipientOutcome, list[Recipient]]] = {}
+    for recipient in entry.unit.recipients:
+        outcome = answers.get(recipient.index) or _unanswered(recipient.index)
+        kind = outcome.verdict if outcome.verdict in (DELIVERED, BOUNCED) else DEFERRED
+        same = (kind, outcome.code, outcome.enhanced, outcome.text, outcome.phase)
+        groups.setdefault(same, (outcome, []))[1].append(recipient)
+    endings = [Ending(str(key[0]), outcome, tuple(group)) for key, (outcome, group) in groups.items()]
+    waiting = [ending for ending in endings if ending.kind == DEFERRED]
+    if not waiting:
+        return Settled(tuple(endings), None)
+    rung = entry.rung + 1
+    jitter = spread(entry.unit.unit_id, entry.attempts)
+    due = next_attempt(ladder, rung, result.ended_at, entry.unit.envelope.expires_at, jitter)
+    if due is None:
+        return Settled(tuple(_expire(ending) if ending in waiting else ending for ending in endings), None)
+    left = {recipient.index for ending in waiting for recipient in ending.recipients}
+    unit = entry.unit
+    if len(left) < len(unit.recipients):
+        unit = msgspec.structs.replace(unit, recipients=tuple(r for r in unit.recipients if r.index in left))
+    last = waiting[0].outcome
+    return Settled(tuple(endings), msgspec.structs.replace(entry, unit=unit, rung=rung, due_at=due, last=last))
+
+
+def give_up(entry: Entry) -> tuple[Ending, ...]:
+    """How everybody of an entry ends that is bouncing or expiring (see `standing` in `fold`)."""
+    last = entry.last or RecipientOutcome(-1, DEFERRED, 0, TOO_LATE, "", "")
+    recipients = entry.unit.recipients
+    if last.verdict == BOUNCED:
+        return (Ending(BOUNCED, last, recipients),)
+    return (_expire(Ending(DEFERRED, last, recipients)),)
+
+
+def _expire(ending: Ending) -> Ending:
+    why = f"; the last answer was: {ending.outcome.text}" if ending.outcome.text else ""
+    text = f"not delivered before it expired{why}"[:1000]
+    outcome = msgspec.structs.replace(ending.outcome, verdict=BOUNCED, enhanced=TOO_LATE, text=text)
+    return Ending(EXPIRED, outcome, ending.recipients)
+
+
+def _unanswered(index: int) -> RecipientOutcome:
+    # The unknown is a deferral: trying again is safe for whoever got no answer.
+    return RecipientOutcome(index, DEFERRED, 0, "4.3.0", "the sender gave no outcome for this recipient", "")

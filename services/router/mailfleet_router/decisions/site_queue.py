@@ -1,0 +1,77 @@
+"""What waits for one site, and what waits at all."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from mailfleet_router.decisions.bucket import Bucket
+from mailfleet_router.decisions.policy import Policy, Rule
+from mailfleet_router.decisions.routing import Domain
+from mailfleet_router.decisions.sources import Choice, Wheel
+
+# States of a unit in memory. They are numbers because there may be a million of them.
+FOLDED, RESOLVING, READY, PARKED, DEFERRED, ATTEMPTING, IN_FLIGHT, ENDING = range(8)
+
+
+TELLING, TOLD = 1, 2
+
+
+class Held(msgspec.Struct, gc=False):
+    """A queued unit. Its bytes stay as they are in the log and are decoded when something happens to it, which keeps it
+    under a kilobyte; it owns no cycle by itself, so the collector need not visit it."""
+
+    key: bytes
+    raw: bytes
+    """The Entry that was last written, or read, of it."""
+    kind: bytes
+    """And the kind of that record."""
+    hop: int
+    state: int = FOLDED
+    attempts: int = 0
+    due_at: float = 0.0
+    accepted_at: float = 0.0
+    expires_at: float = 0.0
+    site: SiteQueue | None = None
+    domain: Domain | None = None
+    tenant: str = ""
+    pool: str = ""
+    stream: str = ""
+    lane: int = -1
+    since: float = 0.0
+    """When it came into its state."""
+    reported: str = ""
+    """The hold that was told."""
+    delay: int = 0
+    """0, TELLING or TOLD: the DSN "delayed"."""
+
+
+class SiteQueue:
+    """One site: who is ready, how many are in senders' hands, what limits it."""
+
+    __slots__ = (
+        "active", "bucket", "in_flight", "name", "ready", "rule", "units", "waking", "wheels", "why"
+    )  # fmt: skip
+
+    def __init__(self, name: str, now: float) -> None:
+        self.name = name
+        self.ready: deque[Held] = deque()
+        self.in_flight = 0
+        self.units = 0
+        self.bucket = Bucket(0.0, now)
+        self.rule: Rule | None = None
+        self.active = False
+        """It is in the scheduler's round."""
+        self.waking = False
+        """A timer will put it there."""
+        self.wheels: dict[str, Wheel] = {}
+        self.why = ""
+        """Why its mail waits: the last answer."""
+
+    def choose(self, pool: str, policy: Policy) -> Choice | None:
+        """The source and lane of the next attempt for a unit of `pool`."""
+        wheel = self.wheels.get(pool)
+        if wheel is None:
+            wheel = self.wheels[pool] = Wheel(policy.pool(pool), policy.lanes, self.name)
+        return wheel.next()

@@ -1,0 +1,268 @@
+"""Owns one queue partition: claims it, feeds its decisions, does what they want."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from mailfleet_core import metrics
+from mailfleet_core.bus import topics
+from mailfleet_core.bus.port import Bus, BusUnavailable
+from mailfleet_core.clock import Clock
+from mailfleet_core.model import wire
+from mailfleet_core.model.tags import EPOCH_KEY
+from mailfleet_router.decisions.holds import Holds
+from mailfleet_router.decisions.outbox import Report
+from mailfleet_router.decisions.partition import Partition
+from mailfleet_router.decisions.policy import Policy
+from mailfleet_router.decisions.routing import Routing
+from mailfleet_router.decisions.sweep import Sweep
+from mailfleet_router.shell import counting
+from mailfleet_router.shell.control import Control
+from mailfleet_router.shell.reports import Reports
+from mailfleet_router.shell.resolving import Resolving
+
+log = logging.getLogger(__name__)
+
+GROUP = "routers"
+PATIENCE_SECONDS = 1.0
+ZOMBIE_SECONDS = 15.0
+"""After somebody else claimed it: the group tells us by then whether it is still meant to be ours."""
+QUIET_SECONDS = 5.0
+"""At a planned leave: time for what is under way to become durable."""
+CATCH_UP_SECONDS = 0.3
+"""Without a new result for so long, all that lay there were read."""
+
+
+class Disowned(Exception):
+    """The partition is not ours any more, or we cannot know what we wrote to it."""
+
+
+@dataclass(slots=True)
+class Tools:
+    """What all owners of a process share."""
+
+    bus: Bus
+    clock: Clock
+    policy: Policy
+    routing: Routing
+    holds: Holds
+    control: Control
+    reports: Reports
+    resolving: Resolving
+    instance: str
+    max_in_flight_bytes: int
+
+
+class Owner:
+    """One partition, from assignment to revocation. Every claim starts with a fresh fold."""
+
+    def __init__(self, number: int, tools: Tools) -> None:
+        self.number = number
+        self.tools = tools
+        self.partition: Partition | None = None
+        self.draining = False
+        self._sweep: Sweep | None = None
+        self._failed: asyncio.Future[None] | None = None
+        self._progressed = asyncio.Event()
+        self._results_read = -1
+        self._woken = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._committed = -1
+        self._event_turn = number
+        self._writing: set[asyncio.Task[None]] = set()
+        self._task = asyncio.create_task(self._run())
+
+    @property
+    def live(self) -> bool:
+        """Does it route mail now?"""
+        return self.partition is not None and self.partition.live and not self.partition.stopped
+
+    async def stop(self) -> None:
+        """Give it up, if there is time with nothing left half done."""
+        self.draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_SECONDS):
+                # Once in the life of a process; an event for it would be set ten thousand times a second.
+                while self.live and self.partition is not None and not self.partition.quiet:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        if self.live:
+            with suppress(BusUnavailable):
+                await self.commit()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    # --- one claim after the other ---------------------------------------------------------------------------------
+    async def _run(self) -> None:
+        while True:
+            wait = PATIENCE_SECONDS
+            try:
+                await self._own()
+            except* (BusUnavailable, Disowned) as errors:
+                reason = "; ".join(str(error) for error in errors.exceptions)
+                log.warning("partition given up; claiming again", extra={"partition": self.number, "reason": reason})
+                wait = ZOMBIE_SECONDS if self.partition and self.partition.stopped else PATIENCE_SECONDS
+            except* Exception:
+                log.exception("partition failed; claiming again", extra={"partition": self.number})
+            finally:
+                self._let_go()
+            await asyncio.sleep(wait)
+
+    async def _own(self) -> None:
+        bus, began = self.tools.bus, self.tools.clock.monotonic()
+        self._failed = asyncio.get_running_loop().create_future()
+        claim = bus.append(topics.QUEUE, self.number, EPOCH_KEY, self.tools.instance.encode(), topics.tag(topics.CLAIM))
+        epoch = await claim
+        key = b"epoch|%d" % self.number
+        # Before the first dispatch, so that a sender that starts later knows whom not to believe.
+        await bus.append(topics.CONTROL, 0, key, epoch.to_bytes(8, "big"), topics.tag(topics.PUT))
+        position = await bus.committed(GROUP, topics.RESULT, self.number)
+        tools = self.tools
+        partition = Partition(self.number, bus.partitions(topics.QUEUE), tools.policy, tools.routing, tools.holds)
+        partition.claimed(epoch, position)
+        self.partition, self._sweep, self._committed = partition, Sweep(partition), position
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read(self._queue(partition)))
+            while not partition.folded:
+                await self._next()
+            partition.restore(tools.clock.now())
+            end = await bus.end(topics.RESULT, self.number)
+            group.create_task(self._read(self._results(partition, position)))
+            with suppress(TimeoutError):
+                while self._results_read + 1 < end and position < end:
+                    async with asyncio.timeout(CATCH_UP_SECONDS):
+                        await self._next()
+            partition.resume(tools.clock.now())
+            self._wake()
+            seconds = tools.clock.monotonic() - began
+            metrics.TAKEOVER_SECONDS.observe(seconds)
+            log.info("partition live", extra={"partition": self.number, "units": len(partition.ledger.units),
+                                              "seconds": round(seconds, 3)})  # fmt: skip
+            await self._failed
+            raise Disowned("failed")
+
+    async def _next(self) -> None:
+        self._progressed.clear()
+        await self._progressed.wait()
+
+    async def _read(self, batches: AsyncIterator[None]) -> None:
+        async for _ in batches:
+            self._progressed.set()
+
+    async def _queue(self, partition: Partition) -> AsyncIterator[None]:
+        async for batch in self.tools.bus.tail(topics.QUEUE, self.number, 0):
+            partition.fold(batch, self.tools.clock.now())
+            if partition.stopped:
+                raise Disowned("somebody claimed it after us")
+            self._wake()
+            yield
+
+    async def _results(self, partition: Partition, position: int) -> AsyncIterator[None]:
+        async for batch in self.tools.bus.tail(topics.RESULT, self.number, position):
+            partition.results(batch, self.tools.clock.now())
+            self._results_read = batch[-1].offset
+            self._wake()
+            yield
+
+    def _let_go(self) -> None:
+        for task in self._writing:
+            task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.partition is not None:
+            self.partition.stopped = True
+
+    # --- doing what is wanted --------------------------------------------------------------------------------------
+    def wake(self) -> None:
+        """Something outside changed: time, the DNS, a suspension."""
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._woken:
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._woken = False
+        partition, tools = self.partition, self.tools
+        if partition is None or not partition.live or partition.stopped:
+            return
+        now = tools.clock.now()
+        room = tools.bus.healthy and tools.bus.in_flight_bytes < tools.max_in_flight_bytes
+        partition.tick(now, room and not self.draining)
+        self._carry_out(partition)
+        if room and not partition.scheduler.idle and not self.draining:
+            self._wake()
+        self._set_timer(partition.scheduler.next_at() - now)
+
+    def _carry_out(self, partition: Partition) -> None:
+        out, bus = partition.take(), self.tools.bus
+        for put in out.own:
+            bus.append(topics.QUEUE, put.partition, put.key, put.value, put.tag).add_done_callback(self._written)
+        for put in out.dispatches:
+            bus.append(topics.DISPATCH, put.partition, put.key, put.value, put.tag).add_done_callback(self._written)
+        for token, put in out.moves:
+            future = bus.append(topics.QUEUE, put.partition, put.key, put.value, put.tag)
+            future.add_done_callback(partial(self._moved, partition, token))
+        if out.events:
+            self._event_turn = (self._event_turn + 1) % bus.partitions(topics.EVENTS)
+            future = bus.append(topics.EVENTS, self._event_turn, b"", wire.encode(out.events), topics.tag(topics.PUT))
+            future.add_done_callback(partial(self._told, partition, out.batch))
+        for report in out.reports:
+            task = asyncio.create_task(self._report(partition, report))
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
+        for name in out.asks:
+            self.tools.resolving.ask(name)
+        for domain, site in out.lessons:
+            self.tools.control.teach(domain, site)
+        counting.count(out.counts)
+
+    def _written(self, future: asyncio.Future[int]) -> bool:
+        """What cannot be written may have been written: only a new fold knows."""
+        if future.cancelled():
+            return False
+        error = future.exception()
+        if error is not None and self._failed is not None and not self._failed.done():
+            self._failed.set_exception(error)
+        return error is None
+
+    def _moved(self, partition: Partition, token: int, future: asyncio.Future[int]) -> None:
+        if self._written(future):
+            partition.carried_out(token)
+            self._wake()
+
+    def _told(self, partition: Partition, batch: int, future: asyncio.Future[int]) -> None:
+        if self._written(future):
+            partition.durable(batch)
+            self._wake()
+
+    async def _report(self, partition: Partition, report: Report) -> None:
+        await self.tools.reports.write(report)
+        partition.carried_out(report.token)
+        self._wake()
+
+    def _set_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if seconds < 3600:
+            self._timer = asyncio.get_running_loop().call_later(max(0.001, seconds), self._wake)
+
+    # --- now and then ----------------------------------------------------------------------------------------------
+    def sweep(self) -> None:
+        """Look for what has no timer."""
+        if self._sweep is not None and self.live:
+            self._sweep.step(self.tools.clock.now())
+            self._wake()
+
+    async def commit(self) -> None:
+        """Remember how far results are dealt with."""
+        if self.live and self.partition is not None and self.partition.progress.position > self._committed:
+            position = self.partition.progress.position
+            await self.tools.bus.commit(GROUP, topics.RESULT, {self.number: position})
+            self._committed = position

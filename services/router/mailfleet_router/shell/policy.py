@@ -1,0 +1,46 @@
+"""Settings → the values that the decisions are told."""
+
+from __future__ import annotations
+
+from mailfleet_core.model.site import site_name
+from mailfleet_core.model.wire import Route
+from mailfleet_core.settings import EgressSettings, RouteSettings, StreamSettings
+from mailfleet_router.decisions.policy import Ladder, Policy, Rule
+from mailfleet_router.settings import RouterSettings
+
+
+def policy(egress: EgressSettings, settings: RouterSettings) -> Policy:
+    """The policy that these settings ask for."""
+    lanes: dict[str, tuple[int, ...]] = {}
+    for lane, (source, _) in egress.lanes().items():
+        lanes[source.name] = (*lanes.get(source.name, ()), lane)
+    return Policy(
+        ladders={stream.name: _ladder(stream) for stream in egress.streams},
+        pools={pool.name: tuple((member.source, member.weight) for member in pool.sources) for pool in egress.pools},
+        lanes=lanes,
+        rules=tuple(_rule(route, len(egress.sources)) for route in egress.routes),
+        recipients_per_unit=settings.recipients_per_unit,
+        in_flight_report_seconds=settings.in_flight_report_seconds,
+        held_report_seconds=settings.held_report_seconds,
+        recent_units=settings.recent_units,
+    )
+
+
+def _ladder(stream: StreamSettings) -> Ladder:
+    return Ladder(stream.retry_seconds, stream.jitter, stream.delay_dsn_seconds)
+
+
+def _rule(route: RouteSettings, sources: int) -> Rule:
+    hosts = tuple((0, host) for host in route.hosts) if route.kind != "mx" else ()
+    hop = Route(
+        kind=route.kind, hosts=hosts, port=route.port, tls=route.tls, username=route.username, name=route.name,
+        max_connections=route.max_connections, connections_per_second=route.connections_per_second,
+        messages_per_second=route.messages_per_second, messages_per_connection=route.messages_per_connection,
+    )  # fmt: skip
+    return Rule(
+        domains=tuple(domain.lower() for domain in route.domains),
+        route=hop,
+        site="" if route.kind == "mx" else route.name or site_name(route.hosts),
+        site_messages_per_second=route.site_messages_per_second,
+        site_window=route.site_window or max(100, 4 * route.max_connections * sources),
+    )

@@ -1,0 +1,124 @@
+"""The router as a service: membership, owners, pages, and what is done now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+
+from mailfleet_core import metrics
+from mailfleet_core import settings as core_settings
+from mailfleet_core.bus import topics
+from mailfleet_core.bus.port import BusUnavailable, Membership
+from mailfleet_core.dns.port import Resolver
+from mailfleet_core.service import Context
+from mailfleet_router.decisions.holds import Holds
+from mailfleet_router.decisions.routing import Routing
+from mailfleet_router.settings import RouterSettings
+from mailfleet_router.shell import pages
+from mailfleet_router.shell.control import Control
+from mailfleet_router.shell.owner import GROUP, Owner, Tools
+from mailfleet_router.shell.policy import policy as make_policy
+from mailfleet_router.shell.reports import Reports
+from mailfleet_router.shell.resolving import Resolving
+from mailfleet_router.shell.splitter import Splitter
+
+log = logging.getLogger(__name__)
+
+COMMIT_SECONDS = 0.2
+
+
+class Router:
+    """Owns the queue partitions that the group gives it."""
+
+    def __init__(self, context: Context, resolver: Resolver) -> None:
+        settings = context.settings.section("router", RouterSettings)
+        bus_settings = context.settings.section("bus", core_settings.BusSettings)
+        egress = core_settings.egress(context.settings)
+        policy = make_policy(egress, settings)
+        bus, clock = context.bus, context.clock
+        holds, routing = Holds(), Routing(policy)
+        control = Control(bus, holds, self._holds_changed)
+        expire = {stream.name: stream.expire_seconds for stream in egress.streams}["transactional"]
+        reports = Reports(bus, clock, control, settings.host_name or socket.getfqdn(), expire)
+        resolving = Resolving(resolver, routing, clock, settings.dns_questions, self._resolved)
+        self.owners: dict[int, Owner] = {}
+        self._tools = Tools(
+            bus, clock, policy, routing, holds, control, reports, resolving, context.instance,
+            bus_settings.max_in_flight_bytes,
+        )  # fmt: skip
+        self._splitter = Splitter(bus, policy)
+        self._membership: Membership | None = None
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._started = False
+        context.routes.extend(pages.routes(self.owners, clock))
+
+    async def start(self) -> None:
+        """Read control, join the groups."""
+        self._tools.control.start()
+        self._housekeeping = asyncio.create_task(self._keep_house())
+        self._membership = await self._tools.bus.join(GROUP, topics.RESULT, self._assigned, self._revoked)
+        await self._splitter.start()
+        self._started = True
+
+    async def drain(self) -> None:
+        """Begin no attempt, let what is under way become durable, give everything back."""
+        self._started = False
+        await self._splitter.drain()
+        if self._membership is not None:
+            await self._membership.leave()
+        await self._tools.resolving.stop()
+        await self._tools.control.stop()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            await asyncio.gather(self._housekeeping, return_exceptions=True)
+
+    @property
+    def ready(self) -> bool:
+        """Started; it may own nothing when there are more routers than partitions."""
+        return self._started and all(owner.live for owner in self.owners.values())
+
+    def _assigned(self, partitions: frozenset[int]) -> None:
+        for number in partitions:
+            self.owners[number] = Owner(number, self._tools)
+        log.info("partitions assigned", extra={"partitions": sorted(partitions)})
+
+    async def _revoked(self, partitions: frozenset[int]) -> None:
+        gone = [self.owners.pop(number) for number in partitions if number in self.owners]
+        await asyncio.gather(*(owner.stop() for owner in gone))
+        log.info("partitions given up", extra={"partitions": sorted(partitions)})
+
+    def _resolved(self, name: str) -> None:
+        now = self._tools.clock.now()
+        for owner in self.owners.values():
+            if owner.partition is not None and owner.live:
+                owner.partition.resolved(name, now)
+                owner.wake()
+
+    def _holds_changed(self) -> None:
+        now = self._tools.clock.now()
+        for owner in self.owners.values():
+            if owner.partition is not None and owner.live:
+                owner.partition.holds_changed(now)
+                owner.wake()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(COMMIT_SECONDS)
+            try:
+                if self._tools.holds.lapse(self._tools.clock.now()):
+                    self._holds_changed()
+                for owner in list(self.owners.values()):
+                    owner.sweep()
+                    await owner.commit()
+                self._gauge()
+            except BusUnavailable:
+                log.info("positions are committed when the log is back")
+            except Exception:
+                log.exception("housekeeping failed; the next round tries again")
+
+    def _gauge(self) -> None:
+        partitions = [owner.partition for owner in self.owners.values() if owner.partition is not None]
+        metrics.OWNED_PARTITIONS.set(len(partitions))
+        metrics.QUEUED_UNITS.set(sum(len(partition.ledger.units) for partition in partitions))
+        metrics.IN_FLIGHT_UNITS.set(sum(partition.scheduler.in_flight for partition in partitions))
