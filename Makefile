@@ -8,6 +8,8 @@ UV_VERSION := 0.13.9
 PYTHON ?= $(shell command -v python3)
 BIN := .venv/bin
 UV := .tools/uv-$(UV_VERSION)/bin/uv
+# A machine behind a proxy trusts it through the system's certificates, which uv does not look at by itself.
+UV_TRUST := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),--system-certs)
 RUN_ARGS ?=
 PYTEST_ARGS ?=
 SOURCES := core services cli tests $(wildcard bench)
@@ -21,7 +23,7 @@ setup: .venv/.stamp ## the virtual environment from the lock file (nothing to do
 
 .venv/.stamp: uv.lock pyproject.toml $(wildcard */pyproject.toml services/*/pyproject.toml) $(UV)
 	@[ -x $(BIN)/python ] || $(UV) venv --quiet --no-python-downloads --python "$(PYTHON)" .venv
-	@$(UV) sync --quiet --frozen --no-python-downloads
+	@$(UV) sync --quiet --frozen --no-python-downloads $(UV_TRUST)
 	@touch $@
 
 $(UV):
