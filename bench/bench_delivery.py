@@ -126,7 +126,9 @@ def mails_for(size_kb: int, sessions: int, scale: float) -> int:
 
 def report(rows: list[Row]) -> None:
     """Print the table with ratios to Postfix in the same run."""
-    print(f"{'size':>5} {'sess':>4}  {'server':<20} {'accepted/s':>10} {'delivered/s':>11} {'× Postfix':>9}  CPU µs per mail")
+    print(
+        f"{'size':>5} {'sess':>4}  {'server':<20} {'accepted/s':>10} {'delivered/s':>11} {'× Postfix':>9}  CPU µs per mail"
+    )
     for size, sessions in sorted({(row.size_kb, row.sessions) for row in rows}):
         group = [row for row in rows if (row.size_kb, row.sessions) == (size, sessions)]
         base = [row.delivered_per_second for row in group if row.server == "postfix"]
@@ -134,7 +136,8 @@ def report(rows: list[Row]) -> None:
             mine = [row for row in group if row.server == name]
             rate = statistics.median(row.delivered_per_second for row in mine)
             ratio = f"{rate / statistics.median(base):9.2f}" if base else " " * 9
-            cpu = {role: round(statistics.median(row.cpu_microseconds[role] for row in mine)) for role in mine[0].cpu_microseconds}
+            roles = mine[0].cpu_microseconds
+            cpu = {role: round(statistics.median(row.cpu_microseconds[role] for row in mine)) for role in roles}
             note = f"  INCOMPLETE: {sum(row.lost for row in mine)} missing" if any(row.lost for row in mine) else ""
             accepted = statistics.median(row.accepted_per_second for row in mine)
             total = f" = {sum(cpu.values())}" if len(cpu) > 1 else ""

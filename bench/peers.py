@@ -6,6 +6,7 @@ which processes it consists of.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -72,7 +73,8 @@ def _tree_cpu(root: int) -> float:
     return total
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask it to end; be rougher after 20 s."""
     process.terminate()
     try:
         process.wait(20)
@@ -94,7 +96,8 @@ def postfix(directory: Path, next_hop: int) -> Iterator[Running]:
     for path in (directory, *directory.parents):
         if path.stat().st_mode & 0o005 != 0o005 and path != Path("/"):
             path.chmod(path.stat().st_mode | 0o055)
-    (etc / "main.cf").write_text(textwrap.dedent(f"""\
+    (etc / "main.cf").write_text(
+        textwrap.dedent(f"""\
         compatibility_level = 3.6
         queue_directory = {queue}
         data_directory = {data}
@@ -114,7 +117,8 @@ def postfix(directory: Path, next_hop: int) -> Iterator[Running]:
         in_flow_delay = 0
         alias_maps =
         alias_database =
-        """))
+        """)
+    )
     master = Path("/etc/postfix/master.cf").read_text()
     lines = [line for line in master.splitlines() if not line.startswith("smtp      inet")]
     lines = [line.replace(" y       ", " n       ", 1) if " y       " in line else line for line in lines]
@@ -142,7 +146,8 @@ def exim(directory: Path, next_hop: int) -> Iterator[Running]:
     # Exim gives up root and starts itself again, so the program must lie where everybody may look.
     program = Path(shutil.copy(found[-1], directory / "exim4"))
     configuration = directory / "exim.conf"
-    configuration.write_text(textwrap.dedent(f"""\
+    configuration.write_text(
+        textwrap.dedent(f"""\
         exim_path = {program}
         exim_user = mail
         exim_group = mail
@@ -177,7 +182,8 @@ def exim(directory: Path, next_hop: int) -> Iterator[Running]:
           allow_localhost
         begin retry
         * * F,2h,1m
-        """))
+        """)
+    )
     for path in (directory, directory / "spool", directory / "log"):
         shutil.chown(path, "mail", "mail")
     configuration.chmod(0o644)
@@ -185,15 +191,14 @@ def exim(directory: Path, next_hop: int) -> Iterator[Running]:
         if path != Path("/"):
             path.chmod(path.stat().st_mode | 0o055)
     extra = {"LD_LIBRARY_PATH": ":".join(str(p) for p in sorted(CACHE.glob("exim*/usr/lib/*-linux-gnu")))}
-    process = subprocess.Popen(
-        [str(program), "-bdf", "-q1s", "-C", str(configuration)], env={**os.environ, **extra},
-        stdout=subprocess.DEVNULL, stderr=open(directory / "stderr", "wb"),
-    )  # fmt: skip
+    command = [str(program), "-bdf", "-q1s", "-C", str(configuration)]
+    with open(directory / "output", "wb") as output:
+        process = subprocess.Popen(command, env={**os.environ, **extra}, stdout=output, stderr=output)
     try:
         wait_for_port(port)
         yield Running(port, {"exim": [process.pid]}, "fsync before 250")
     finally:
-        _stop(process)
+        stop(process)
 
 
 HARAKA = "3.1.7"
@@ -210,8 +215,14 @@ def haraka(directory: Path, next_hop: int) -> Iterator[Running]:
         home.mkdir(parents=True, exist_ok=True)
         # Two of its dependencies name versions that were withdrawn; the ones before them serve.
         (home / "package.json").write_text(
-            '{"name":"peer","version":"1.0.0","dependencies":{"Haraka":"%s"},'
-            '"overrides":{"libqp":"2.1.1","encoding-japanese":"2.2.0"}}' % HARAKA
+            json.dumps(
+                {
+                    "name": "peer",
+                    "version": "1.0.0",
+                    "dependencies": {"Haraka": HARAKA},
+                    "overrides": {"libqp": "2.1.1", "encoding-japanese": "2.2.0"},
+                }
+            )
         )
         subprocess.run(["npm", "install", "--no-fund", "--no-audit"], cwd=home, check=True, capture_output=True)
     port = free_port()
@@ -221,12 +232,8 @@ def haraka(directory: Path, next_hop: int) -> Iterator[Running]:
     (etc / "plugins").write_text("relay\n")
     (etc / "relay.ini").write_text("[relay]\nacl=true\nforce_routing=true\n")
     (etc / "relay_acl_allow").write_text("127.0.0.0/8\n")
-    (etc / "relay_dest_domains.ini").write_text(
-        "[domains]\nany={\"action\":\"accept\",\"nexthop\":\"127.0.0.1:%d\"}\n"
-        "example.net={\"action\":\"accept\",\"nexthop\":\"127.0.0.1:%d\"}\n" % (next_hop, next_hop)
-    )
-    (etc / "outbound.ini").write_text("concurrency_max=50\nenable_tls=false\n")
-    (etc / "outbound.local_mx_ok").write_text("true\n")
+    hop = json.dumps({"action": "accept", "nexthop": f"127.0.0.1:{next_hop}"})
+    (etc / "relay_dest_domains.ini").write_text(f"[domains]\nany={hop}\nexample.net={hop}\n")
     (etc / "outbound.ini").write_text("concurrency_max=50\nenable_tls=false\nlocal_mx_ok=true\n")
     (etc / "log.ini").write_text("[main]\nlevel=error\n")
     (etc / "me").write_text("bench.example\n")
@@ -237,4 +244,4 @@ def haraka(directory: Path, next_hop: int) -> Iterator[Running]:
         time.sleep(1)
         yield Running(port, {"haraka": [process.pid]}, "fsync before 250")
     finally:
-        _stop(process)
+        stop(process)
