@@ -32,7 +32,7 @@ def settings_page() -> str:
 
 def _section(title: str, kind: type[msgspec.Struct]) -> Iterator[str]:
     yield f"\n## `{title}`\n"
-    sentence = re.sub(r"^`\[+\w+\]+`: ", "", (kind.__doc__ or "").strip())
+    sentence = re.sub(r"^`\[+[\w.]+\]+`: ", "", (kind.__doc__ or "").strip())
     yield f"{sentence[:1].upper()}{sentence[1:]}\n"
     yield "| key | type | default | meaning |\n|---|---|---|---|"
     hints = msgspec.inspect.type_info(kind)
@@ -55,7 +55,8 @@ def _type_name(kind: msgspec.inspect.Type) -> str:
     if isinstance(kind, msgspec.inspect.DictType):
         return f"table of {_type_name(kind.value_type)}"
     if isinstance(kind, msgspec.inspect.StructType):
-        return f"table {{{', '.join(field.name for field in kind.fields)}}}"
+        header = next((title for title, known in SECTION_TYPES.items() if known is kind.cls), "")
+        return f"`{header}`, below" if header else f"table {{{', '.join(field.name for field in kind.fields)}}}"
     if isinstance(kind, msgspec.inspect.UnionType):
         return " or ".join(_type_name(part) for part in kind.types if not isinstance(part, msgspec.inspect.NoneType))
     if isinstance(kind, msgspec.inspect.LiteralType):
@@ -76,7 +77,9 @@ def _default(field: msgspec.inspect.Field) -> str:
         value = field.default_factory()
     else:
         return "required"
-    return "" if value is None else f"`{_cell(msgspec.json.encode(value, enc_hook=str).decode())}`"
+    if value is None or (isinstance(value, tuple) and value and isinstance(value[0], msgspec.Struct)):
+        return ""
+    return f"`{_cell(msgspec.json.encode(value, enc_hook=str).decode())}`"
 
 
 def _cell(text: str) -> str:

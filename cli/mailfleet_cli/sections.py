@@ -6,6 +6,8 @@ from mailfleet_cli.settings import RunSettings
 from mailfleet_core import settings
 from mailfleet_core.settings import Section
 from mailfleet_ingest.settings import IngestSettings, ListenerSettings
+from mailfleet_router.settings import RouterSettings
+from mailfleet_sender.settings import SenderSettings
 
 SECTION_TYPES: dict[str, type[Section]] = {
     "[bus]": settings.BusSettings,
@@ -13,6 +15,8 @@ SECTION_TYPES: dict[str, type[Section]] = {
     "[dns]": settings.DnsSettings,
     "[ingest]": IngestSettings,
     "[[ingest.listeners]]": ListenerSettings,
+    "[router]": RouterSettings,
+    "[sender]": SenderSettings,
     "[run]": RunSettings,
     "[[source]]": settings.SourceSettings,
     "[[pool]]": settings.PoolSettings,

@@ -74,8 +74,14 @@ def _print(told: dict[str, list[Event]], states: list[dict[str, Any]]) -> None:
         for event in story:
             _print_event(event)
     for state in states:
-        line = ", ".join(f"{key} {value}" for key, value in state.items() if value not in ("", None))
-        output.out.print(f"now in the queue: {output.clean(line)}")
+        output.out.print(f"[bold]now[/]  {output.clean(_now(state))}")
+
+
+def _now(state: dict[str, Any]) -> str:
+    """Where a unit that has not ended is at this moment, as its router says."""
+    due = f", next try {output.clock(state['due_at'])}" if state.get("due_at") and state["state"] == "deferred" else ""
+    why = f": {state['why']}" if state.get("why") else ""
+    return f"{state['unit_id']} {state['state']}, attempts so far {state['attempts']}{due}, site {state['site']}{why}"
 
 
 def _print_event(event: Event) -> None:
