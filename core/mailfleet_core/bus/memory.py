@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from mailfleet_core.bus import topics
 from mailfleet_core.bus.port import BusUnavailable, Membership, NotFound, OnAssigned, OnRevoked, Record
+from mailfleet_core.bus.sharing import shares
 
 log = logging.getLogger(__name__)
 
@@ -322,7 +323,7 @@ class _Group:
     """Who holds what; a partition moves only after its holder has let go of it."""
 
     def __init__(self, partitions: int) -> None:
-        self._all = range(partitions)
+        self._partitions = partitions
         self._members: list[_Member] = []
         self._moving = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -362,20 +363,11 @@ class _Group:
     async def _balance(self) -> None:
         surplus = {member: member.held - share for member, share in self._shares().items()}
         await asyncio.gather(*(member.give_up(partitions) for member, partitions in surplus.items() if partitions))
-        shares = self._shares()
-        for member, share in shares.items():
-            others = frozenset[int]().union(*(other.held for other in shares if other is not member))
+        agreed = self._shares()
+        for member, share in agreed.items():
+            others = frozenset[int]().union(*(other.held for other in agreed if other is not member))
             if missing := share - member.held - others:
                 member.take(missing)
 
     def _shares(self) -> dict[_Member, frozenset[int]]:
-        """Even shares that leave with each member as much as possible of what it holds."""
-        each, rest = divmod(len(self._all), max(1, len(self._members)))
-        sizes = {member: each + (index < rest) for index, member in enumerate(self._members)}
-        shares = {member: frozenset(sorted(member.held)[:size]) for member, size in sizes.items()}
-        free = sorted(set(self._all).difference(*shares.values()))
-        for member, size in sizes.items():
-            missing = size - len(shares[member])
-            shares[member] |= frozenset(free[:missing])
-            free = free[missing:]
-        return shares
+        return shares({member: member.held for member in self._members}, self._partitions)

@@ -1,0 +1,132 @@
+"""Appends to Kafka: producers of kafka-python, whose acknowledgements reach our loop in bursts.
+
+Two producers, because batches differ: bodies go in batches of 256 KB (a reader of one body is sent its whole batch),
+small records in batches of 64 KB. `send` runs on the loop; it does not wait, for all topics are known beforehand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Any
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from mailfleet_core.bus.port import BusUnavailable
+
+log = logging.getLogger(__name__)
+
+BODY_BATCH_BYTES = 256 << 10
+SMALL_BATCH_BYTES = 64 << 10
+TAG = "t"
+LATE_SECONDS = 5.0
+
+
+class Appender:
+    """One producer and what it has not acknowledged."""
+
+    def __init__(self, options: dict[str, Any], topics: list[str], batch_bytes: int, delivery_seconds: float) -> None:
+        self.in_flight_bytes = 0
+        self._options = {
+            **options,
+            "acks": "all",
+            "enable_idempotence": True,
+            "batch_size": batch_bytes,
+            "linger_ms": 0,
+            "max_request_size": 8 << 20,
+            "delivery_timeout_ms": int(delivery_seconds * 1000),
+            "max_block_ms": 2000,
+            "retry_backoff_ms": 20,
+            "metrics_enabled": False,
+        }
+        self._topics = topics
+        self._producer: Any = None
+        self._replacing: asyncio.Task[None] | None = None
+        self._pending: dict[int, tuple[asyncio.Future[int], int, float]] = {}
+        self._count = 0
+        self._done: deque[tuple[int, int, BaseException | None]] = deque()
+        self._armed = False
+        self._loop: asyncio.AbstractEventLoop
+
+    async def start(self) -> None:
+        """Connect. Raises KafkaError."""
+        self._loop = asyncio.get_running_loop()
+        self._producer = await asyncio.to_thread(self._open)
+
+    async def close(self, seconds: float) -> None:
+        """Wait until everything is acknowledged, but not for ever."""
+        if self._replacing is not None:
+            await asyncio.wait([self._replacing])
+        waiting = [future for future, _, _ in self._pending.values()]
+        if self._producer is not None:
+            await asyncio.to_thread(self._producer.close, seconds)
+        if waiting:
+            await asyncio.wait(waiting, timeout=1.0)
+
+    @property
+    def late(self) -> bool:
+        """Has the oldest append waited for longer than a working broker needs?"""
+        return bool(self._pending) and self._loop.time() - next(iter(self._pending.values()))[2] > LATE_SECONDS
+
+    def append(self, topic: str, partition: int, key: bytes, value: bytes | None, tag: bytes) -> asyncio.Future[int]:
+        """See `Bus.append`."""
+        self._count += 1
+        number = self._count
+        size = len(key) + len(value or b"") + len(tag)
+        future = self._loop.create_future()
+        self._pending[number] = (future, size, self._loop.time())
+        self.in_flight_bytes += size
+        try:
+            sent = self._producer.send(topic, value, key, [(TAG, tag)] if tag else None, partition)
+        except (KafkaError, ValueError) as error:
+            self._finish(number, -1, error)
+        else:
+            sent._add_cb_eb(
+                lambda metadata: self._finish(number, metadata.offset, None),
+                lambda error: self._finish(number, -1, error),
+            )
+        return future
+
+    def _open(self) -> Any:
+        producer = KafkaProducer(**self._options)
+        for topic in self._topics:
+            producer.partitions_for(topic)
+        return producer
+
+    def _finish(self, number: int, offset: int, error: BaseException | None) -> None:
+        """Called on kafka-python's thread: one wake-up of the loop for a whole burst."""
+        self._done.append((number, offset, error))
+        if not self._armed:
+            self._armed = True
+            self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        self._armed = False
+        failed = False
+        while self._done:
+            number, offset, error = self._done.popleft()
+            future, size, _ = self._pending.pop(number)
+            self.in_flight_bytes -= size
+            failed = failed or error is not None
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(offset)
+            else:
+                future.set_exception(BusUnavailable(f"Kafka did not take a record: {error!r}"))
+        if failed and self._producer._transaction_manager.has_fatal_error() and self._replacing is None:
+            self._replacing = self._loop.create_task(self._replace())
+
+    async def _replace(self) -> None:
+        """A producer that has lost its identity takes nothing more; a new one begins with a new identity."""
+        log.error("the Kafka producer cannot go on and is replaced")
+        old = self._producer
+        try:
+            self._producer = await asyncio.to_thread(self._open)
+            await asyncio.to_thread(old.close, 1)
+        except KafkaError as error:
+            log.error("no new Kafka producer yet: %r", error)
+        finally:
+            self._replacing = None
