@@ -23,10 +23,14 @@ class _Gone(ConnectionError):
 
 
 class _Protocol(asyncio.Protocol):
-    def __init__(self, frame: Callable[[int, bytes], None], lost: Callable[[], None]) -> None:
+    def __init__(self, made: Callable[[], None], frame: Callable[[int, bytes], None], lost: Callable[[], None]) -> None:
+        self._made = made
         self._frame = frame
         self._lost = lost
         self._frames = wire.Frames()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._made()
 
     def data_received(self, data: bytes) -> None:
         for kind, body in self._frames.feed(data):
@@ -120,9 +124,8 @@ class Link:
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        self._broken = asyncio.Event()
         transport, _ = await loop.create_unix_connection(
-            lambda: _Protocol(self._frame, self._lost), wire.socket_path(self._directory)
+            lambda: _Protocol(self._broken.clear, self._frame, self._lost), wire.socket_path(self._directory)
         )
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=64 << 20)

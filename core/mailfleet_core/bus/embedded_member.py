@@ -35,8 +35,9 @@ class Member:
         """Join, or join again after a broken connection with what is still held."""
         if self._left:
             return
-        kept = frozenset(await self._link.ask_once("join", self.number, self._group, self._topic, sorted(self._held)))
-        if lost := self._held - kept:
+        holding = self._held
+        kept = frozenset(await self._link.ask_once("join", self.number, self._group, self._topic, sorted(holding)))
+        if lost := holding - kept:
             # Others have them already: there is nothing to wait for.
             self._start(self._let_go(lost, tell=False))
 
