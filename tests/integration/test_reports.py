@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 PERL = """
 use Mail::DeliveryStatus::BounceParser; local $/;
 my $bounce = Mail::DeliveryStatus::BounceParser->new(<STDIN>);
-print join("\\n", $bounce->is_bounce ? "bounce" : "none", map { $_->get("email") . " " . $_->get("std_reason") } $bounce->reports);
+my @said = map { $_->get("email") . " " . $_->get("std_reason") } $bounce->reports;
+print join("\\n", $bounce->is_bounce ? "bounce" : "none", @said);
 """
 NODE = """
 require("mailparser").simpleParser(process.stdin).then((mail) => console.log(JSON.stringify({
@@ -156,5 +157,6 @@ def test_the_null_sender_gets_no_report(world: World) -> None:
     mail = hand_in(world, ["nobody@postfix.test"], message(word), reverse_path="")
     until(lambda: any(e.message_id == mail and e.kind == "bounced" for e in world.fleet.events()), 30, world.why)
     time.sleep(2)
-    events = [event for event in world.fleet.events() if event.kind == "accepted" and event.reverse_path == ""]
-    assert not [event for event in events if ("",) in [(address,) for _, address in event.recipients]]
+    addresses = {address for event in world.fleet.events() for _, address in event.recipients}
+    assert "nobody@postfix.test" in addresses
+    assert "" not in addresses

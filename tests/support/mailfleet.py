@@ -47,9 +47,13 @@ class Fleet:
     more: toml.Sections = field(default_factory=dict)
     """Over the settings that tests share."""
     log_arguments: tuple[str, ...] = ()
+    log_directory: Path = Path()
+    """Where the embedded log lies; not given: in `directory`."""
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
+        if self.log_directory == Path():
+            self.log_directory = self.directory / "log"
         self.port = addresses.free_port()
         """Of the listener that trusts loopback."""
         self.names = ["log", *(f"{kind}-{number}" for kind in SERVICES for number in range(self.counts[kind]))]
@@ -57,11 +61,6 @@ class Fleet:
         self.processes: dict[str, Process] = {}
         self.config = self.directory / "mailfleet.toml"
         self.config.write_text(toml.dumps(toml.merged(self._settings(), self.more)))
-
-    @property
-    def log_directory(self) -> Path:
-        """Where the embedded log lies."""
-        return self.directory / "log"
 
     def start(self) -> None:
         """Start everything; return when all of it is ready."""
