@@ -15,7 +15,11 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 def printable(text: str) -> str:
     """`text` with control characters and lone surrogates escaped, fit for a log line, a terminal and UTF-8."""
     return "".join(
-        c if c.isprintable() else c.encode("utf-8", "backslashreplace").decode() if ord(c) > 0xD7FF else f"\\x{ord(c):02x}"
+        c
+        if c.isprintable()
+        else c.encode("utf-8", "backslashreplace").decode()
+        if ord(c) > 0xD7FF
+        else f"\\x{ord(c):02x}"
         for c in text
     )
 

@@ -12,7 +12,9 @@ ACCEPTED_MESSAGES = Counter("mailfleet_messages_accepted_total", "Messages answe
 ACCEPTED_RECIPIENTS = Counter("mailfleet_recipients_accepted_total", "Recipients of accepted messages.", ("tenant",))
 ACCEPTED_BYTES = Counter("mailfleet_accepted_bytes_total", "Bytes of accepted messages.", ("tenant",))
 REJECTIONS = Counter("mailfleet_rejections_total", "Replies of 4yz and 5yz to clients.", ("code", "reason"))
-DURABLE_SECONDS = Histogram("mailfleet_ingest_durable_seconds", "From the end of DATA to durable.", buckets=LATENCY_SECONDS)
+DURABLE_SECONDS = Histogram(
+    "mailfleet_ingest_durable_seconds", "From the end of DATA to durable.", buckets=LATENCY_SECONDS
+)
 AUTH_FAILURES = Counter("mailfleet_auth_failures_total", "AUTH attempts refused.", ("listener",))
 
 # --- router
@@ -34,7 +36,9 @@ DELIVERY_SECONDS = Histogram(
 SENDER_CONNECTIONS = Gauge("mailfleet_sender_connections", "Connections open to receiving servers.", ("source",))
 ATTEMPTS = Counter("mailfleet_attempts_total", "Dispatches finished.", ("source", "kind"))
 ATTEMPT_SECONDS = Histogram("mailfleet_attempt_seconds", "Length of one attempt.", buckets=LATENCY_SECONDS)
-INSIDE_ADDRESSES = Counter("mailfleet_inside_addresses_refused_total", "Connections refused by the inside-address guard.")
+INSIDE_ADDRESSES = Counter(
+    "mailfleet_inside_addresses_refused_total", "Connections refused by the inside-address guard."
+)
 
 # --- everywhere
 AUDIT_OVERDUE = Gauge(

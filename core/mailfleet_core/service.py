@@ -28,6 +28,7 @@ from mailfleet_core.settings import BusSettings, LogSettings, SettingsError, Set
 
 log = logging.getLogger(__name__)
 
+
 @dataclass(slots=True)
 class Context:
     """What a service is given."""
@@ -40,6 +41,7 @@ class Context:
     clock: Clock
     routes: list[web.RouteDef] = field(default_factory=list)
     """HTTP pages of the service, beside /healthz, /readyz and /metrics."""
+
 
 class Service(Protocol):
     """A service once built."""
@@ -54,8 +56,10 @@ class Service(Protocol):
     def ready(self) -> bool:
         """May traffic come?"""
 
+
 Build = Callable[[Context], Service]
 DRAIN_SECONDS = 30.0
+
 
 def main(name: str, build: Build, arguments: list[str] | None = None) -> None:
     """The body of `python -m mailfleet_<name>`."""
@@ -74,6 +78,7 @@ def main(name: str, build: Build, arguments: list[str] | None = None) -> None:
         sys.exit(f"mailfleet {name}: {error}")
     except (BusUnavailable, UnsafeDurability) as error:
         sys.exit(f"mailfleet {name}: {error}")
+
 
 async def run(name: str, build: Build, file: SettingsFile, instance: str, http: str) -> None:
     """Run one service until SIGTERM or SIGINT, then drain it."""
@@ -102,6 +107,7 @@ async def run(name: str, build: Build, file: SettingsFile, instance: str, http: 
         await runner.cleanup()
         await bus.close()
 
+
 async def _serve_http(context: Context, service: Service, bus: Bus, http: str) -> web.AppRunner:
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"service": context.name, "instance": context.instance, "alive": True})
@@ -124,11 +130,13 @@ async def _serve_http(context: Context, service: Service, bus: Bus, http: str) -
     await web.TCPSite(runner, host or "127.0.0.1", int(port)).start()
     return runner
 
+
 async def _announce(context: Context, runner: web.AppRunner) -> None:
     """Tell the cluster where this process answers (`mailfleet queues` asks the routers)."""
     host, port = runner.addresses[0][:2]
     member = wire.Member(context.name, f"http://{host}:{port}", context.clock.now(), socket.gethostname(), os.getpid())
     key = f"member|{context.name}|{context.instance}".encode()
     await context.bus.append(topics.CONTROL, 0, key, wire.encode(member), topics.tag(topics.PUT))
+
 
 Wait = Awaitable[None]

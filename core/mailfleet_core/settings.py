@@ -43,11 +43,15 @@ class BusSettings(Section, frozen=True):
     password_file: Annotated[str, _doc("kafka: file with the SASL password.")] = ""
     ca_file: Annotated[str, _doc("kafka: CA certificates; empty: the system's.")] = ""
     topic_prefix: Annotated[str, _doc("Put before every topic name, to keep installations on one cluster apart.")] = ""
-    replication: Annotated[int, _doc("kafka: replicas of the topics we create; 0: 3, or the number of brokers if less.")] = 0
+    replication: Annotated[
+        int, _doc("kafka: replicas of the topics we create; 0: 3, or the number of brokers if less.")
+    ] = 0
     queue_partitions: Annotated[int, _doc("Partitions of the queue; fixed for life. 64 for a cluster.")] = 4
     lanes: Annotated[int, _doc("Partitions of `mail.dispatch`: at least the lanes of all sources together.")] = 16
     unsafe_durability: Annotated[bool, _doc("Start although the topics may lose acknowledged mail.")] = False
-    max_in_flight_bytes: Annotated[int, _doc("Bytes a process may have unacknowledged before it slows its clients.")] = 64 << 20
+    max_in_flight_bytes: Annotated[
+        int, _doc("Bytes a process may have unacknowledged before it slows its clients.")
+    ] = 64 << 20
 
 
 class LogSettings(Section, frozen=True):
@@ -95,7 +99,9 @@ class RouteSettings(Section, frozen=True):
     name: Annotated[str, _doc("Its name in `queues` and in secrets.")] = ""
     domains: Annotated[tuple[str, ...], _doc("Domains, `*.example.org` for all below one, `*` for all.")] = ("*",)
     kind: Annotated[str, _doc("`mx`, `smart_host` or `lmtp`.")] = "mx"
-    hosts: Annotated[tuple[str, ...], _doc("smart_host, lmtp: names, addresses, or `unix:/path` for LMTP, in order.")] = ()
+    hosts: Annotated[
+        tuple[str, ...], _doc("smart_host, lmtp: names, addresses, or `unix:/path` for LMTP, in order.")
+    ] = ()
     port: Annotated[int, _doc("TCP port of the next hop.")] = 25
     tls: Annotated[str, _doc("`opportunistic`, `required`, `verify` or `off`.")] = "opportunistic"
     username: Annotated[str, _doc("smart_host: AUTH user.")] = ""
@@ -105,7 +111,9 @@ class RouteSettings(Section, frozen=True):
     messages_per_second: Annotated[float, _doc("Messages from one source to one site; 0: no limit.")] = 0.0
     messages_per_connection: Annotated[int, _doc("Then the connection is closed.")] = 100
     site_messages_per_second: Annotated[float, _doc("Messages to one site from all sources; 0: no limit.")] = 0.0
-    site_window: Annotated[int, _doc("Units in senders' hands at once, for one site; 0: 4 × max_connections per source, at least 100.")] = 0
+    site_window: Annotated[
+        int, _doc("Units of one site in senders' hands at once; 0: 4 × max_connections a source, at least 100.")
+    ] = 0
 
 
 class StreamSettings(Section, frozen=True):

@@ -67,7 +67,9 @@ class Bus(Protocol):
     def partitions(self, topic: str) -> int:
         """How many partitions `topic` has."""
 
-    def append(self, topic: str, partition: int, key: bytes, value: bytes | None, tag: bytes = b"") -> asyncio.Future[int]:
+    def append(
+        self, topic: str, partition: int, key: bytes, value: bytes | None, tag: bytes = b""
+    ) -> asyncio.Future[int]:
         """Write one record; the future has its offset once it is durable, or BusUnavailable.
 
         Never blocks and never refuses: look at `in_flight_bytes` first. Cancelling the future cancels nothing.
