@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -137,6 +137,3 @@ async def _announce(context: Context, runner: web.AppRunner) -> None:
     member = wire.Member(context.name, f"http://{host}:{port}", context.clock.now(), socket.gethostname(), os.getpid())
     key = f"member|{context.name}|{context.instance}".encode()
     await context.bus.append(topics.CONTROL, 0, key, wire.encode(member), topics.tag(topics.PUT))
-
-
-Wait = Awaitable[None]
