@@ -50,11 +50,11 @@ test-integration: setup servers ## real processes, real servers
 servers: setup ## install the servers that tests need (root and apt), or say what is left out
 	@bash scripts/servers.sh
 
-ledger: setup ## nothing lost: steady mail while processes are killed (long)
-	@$(BIN)/python -m bench.ledger $(LEDGER_ARGS)
+ledger: setup servers ## nothing lost: steady mail while processes are killed (long)
+	@PYTHONPATH=tests $(BIN)/python -m exam.ledger $(LEDGER_ARGS)
 
 bench: setup servers ## speed, in ratios to Postfix, Exim and Haraka on this machine
-	@$(BIN)/python -m bench.speed $(BENCH_ARGS)
+	@$(BIN)/python bench/bench_delivery.py $(BENCH_ARGS)
 
 check: setup ## format, lint, types, who imports whom, stale documents
 	@$(BIN)/ruff format --check $(SOURCES)
