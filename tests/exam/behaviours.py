@@ -61,6 +61,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "tarpit": Behaviour(DELIVERED, 10, {"greeting": Answer(delay=2.0), "rcpt": Answer(delay=1.0)}, once=False),
     "odd": Behaviour(DELIVERED, 20, {"rcpt": Answer(b"451 4.0.0" + ODD), "dot": Answer(b"250 2.0.0" + ODD)}),
     "oddno": Behaviour(BOUNCED, 20, {"rcpt": Answer(b"550 5.1.1" + ODD)}, once=False),
+    "hang": Behaviour(DELIVERED, 0, {"greeting": Answer(delay=3600.0)}, once=False),
     REPORTS: Behaviour(DELIVERED, 0, {}),
 }
 

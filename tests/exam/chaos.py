@@ -6,13 +6,12 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from exam.judge import Kill
+from exam.stage import Say
 from support.mailfleet import Fleet
-
-Say = Callable[[str], None]
 
 
 class Chaos:

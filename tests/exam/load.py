@@ -46,14 +46,18 @@ class Refused(Exception):
 class Maker:
     """Makes mails: mostly of a few kilobytes, one to three recipients, sites by their weights."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, weights: dict[str, float]) -> None:
         self.dice = random.Random(seed)
         lines = (bytes(self.dice.choices(LETTERS, k=70)).strip() for _ in range(16_000))
         self.text = b"\r\n".join(line.replace(b"a", b".", 1) if line.startswith(b"a") else line for line in lines)
         self.sites = [
             f"{name}{number or ''}.{DOMAIN}" for name, script in BEHAVIOURS.items() for number in range(script.domains)
         ]
-        self.weights = [script.weight / script.domains for script in BEHAVIOURS.values() for _ in range(script.domains)]
+        self.weights = [
+            weights.get(name, 0.0) / script.domains
+            for name, script in BEHAVIOURS.items()
+            for _ in range(script.domains)
+        ]
 
     def mail(self, number: int) -> Mail:
         """The mail of this number; the same seed gives the same mails."""
@@ -206,11 +210,15 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--give-up-seconds", type=float, default=120.0, help="after the last mail was first tried")
+    parser.add_argument("--weights", default="", help="behaviour=weight,… instead of the usual ones")
     parser.add_argument("--log", type=Path, required=True)
     options = parser.parse_args()
     targets = [(host, int(port)) for host, _, port in (to.rpartition(":") for to in options.to.split(","))]
+    named = (pair.split("=") for pair in options.weights.split(",") if pair)
+    weights = {name: float(weight) for name, weight in named}
+    weights = weights or {name: script.weight for name, script in BEHAVIOURS.items()}
     load = Load(targets, options.log, options.sessions, options.give_up_seconds)
-    asyncio.run(load.run(Maker(options.seed), options.count, options.rate))
+    asyncio.run(load.run(Maker(options.seed, weights), options.count, options.rate))
 
 
 if __name__ == "__main__":
