@@ -18,7 +18,7 @@ from mailfleet_core.bus.embedded_segment import key_of
 from mailfleet_core.bus.embedded_tail import CREDIT_BYTES, Tail
 from mailfleet_core.bus.opening import QUEUE_LIFE_SECONDS
 from mailfleet_core.bus.port import BusUnavailable, Membership, NotFound, OnAssigned, OnRevoked, Record
-from mailfleet_core.bus.topics import ACCEPT, BODY, topics
+from mailfleet_core.bus.topics import ACCEPT, BODY, DISPATCH, RESULT, topics
 from mailfleet_core.clock import SystemClock
 from mailfleet_core.settings import BusSettings
 
@@ -82,6 +82,7 @@ class EmbeddedBus:
                 topic.retention_seconds,
                 wire.BODIES if topic.name == BODY else wire.STATE,
                 topic.name in (BODY, ACCEPT),
+                topic.name in (ACCEPT, DISPATCH, RESULT),
             )
             for topic in self._topics.values()
         ]

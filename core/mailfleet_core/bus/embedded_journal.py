@@ -16,6 +16,7 @@ import msgspec
 
 from mailfleet_core.bus import embedded_format as form
 from mailfleet_core.bus.embedded_segment import (
+    AGED,
     RAW,
     Extents,
     Segment,
@@ -97,12 +98,23 @@ def _meta(key: bytes, value: bytes) -> Append:
 
 
 class Cover(msgspec.Struct):
-    """First record of a compacted file: the address after what it stands for."""
+    """First record of a compacted file."""
 
     covers: int
+    """The address after what it stands for."""
+    newest: int = 0
+    """Time of its newest batch, for retention."""
+    ends: dict[int, int] = {}
+    """By partition, the offset after its last record in this file, for trims."""
 
 
 _cover = msgspec.msgpack.Decoder(Cover).decode
+
+
+def cover_of(segment: Segment) -> Cover:
+    """What a compacted file says of itself."""
+    value = first_value(segment)
+    return _cover(value) if value else Cover(segment.base)
 
 
 class _Run:
@@ -196,8 +208,11 @@ class Journal:
         gone = set(map(id, old))
         kept = [segment for segment in self.segments if id(segment) not in gone]
         self.segments = sorted(kept + new, key=lambda segment: (segment.base, segment is self.current))
+        replaced = {segment.path for segment in new}
         for segment in old:
-            segment.path.unlink(missing_ok=True)
+            segment.close()
+            if segment.path not in replaced:
+                segment.path.unlink(missing_ok=True)
         sync_directory(self.directory)
 
     def close(self) -> None:
@@ -370,9 +385,11 @@ class Journal:
         compacted_to = 0
         for segment in found:
             if segment.kind != RAW:
-                value = first_value(segment)
-                segment.end = _cover(value).covers if value else segment.base
-                compacted_to = max(compacted_to, segment.end)
+                segment.cover = cover_of(segment)
+                segment.end = segment.cover.covers
+                if segment.kind == AGED:
+                    # Renamed last: only with it is a compaction done.
+                    compacted_to = max(compacted_to, segment.end)
         raw = [segment for segment in found if segment.kind == RAW]
         for segment, after in pairwise(raw):
             segment.end = after.base

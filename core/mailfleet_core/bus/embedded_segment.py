@@ -9,6 +9,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 from mailfleet_core.bus.embedded_format import META_TOPIC, BatchInfo, records, scan
 
@@ -58,6 +59,8 @@ class Segment:
         self.end = 0
         """The address after it; 0 while it is the one written to."""
         self.index: Index | None = None
+        self.cover: Any = None
+        """Of a compacted file: its first record."""
         self._descriptor = -1
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -14,7 +16,8 @@ import msgspec
 from mailfleet_core.bus import embedded_wire as wire
 from mailfleet_core.bus.embedded_format import HEAD
 from mailfleet_core.bus.embedded_groups import Group
-from mailfleet_core.bus.embedded_journal import REFUSED, WRITTEN_BEFORE, Append, Journal
+from mailfleet_core.bus.embedded_housekeeping import Housekeeper, Policy
+from mailfleet_core.bus.embedded_journal import REFUSED, WRITTEN_BEFORE, Journal
 from mailfleet_core.bus.embedded_segment import key_of, sync_directory
 from mailfleet_core.bus.embedded_session import Session
 from mailfleet_core.bus.embedded_writer import Item, Writer
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 JOURNALS = ("state", "bodies")
 META = "topics.json"
 ROOM_SECONDS = 1.0
+HOUSEKEEPING_SECONDS = 600.0
 
 
 class CannotServe(Exception):
@@ -38,6 +42,7 @@ class LogOptions(msgspec.Struct, frozen=True):
     reserve_bytes: int = 0
     """Free space kept for what is accepted already; 0: 64 MiB or 2 % of the disk, whichever is more."""
     group_seconds: float = 0.001
+    policy: Policy = Policy()
 
 
 class LogServer:
@@ -63,6 +68,10 @@ class LogServer:
         self._server: asyncio.AbstractServer | None = None
         self._room_check: asyncio.TimerHandle | None = None
         self._preparing: set[int] = set()
+        self._housekeeper = Housekeeper(options.policy, *self.journals)
+        self._housekeeping = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
+        self._sealed = [len(journal.segments) for journal in self.journals]
 
     async def start(self) -> None:
         """Listen."""
@@ -73,6 +82,7 @@ class LogServer:
         self.check_room()
         for number in (wire.STATE, wire.BODIES):
             self._prepare_next(number)
+        self._keeping = loop.create_task(self._keep_house())
         path = self.options.directory / wire.SOCKET
         path.unlink(missing_ok=True)
         before = os.umask(0o177)
@@ -88,6 +98,8 @@ class LogServer:
         """Write what came, then close."""
         if self._server is not None:
             self._server.close()
+        if self._keeping is not None:
+            self._keeping.cancel()
         for writer in self.writers:
             await writer.stop()
         for session in list(self.sessions):
@@ -166,10 +178,45 @@ class LogServer:
                     fresh.setdefault(key, []).append((base, head + append.payload))
         for session in self.sessions:
             session.flush(fresh)
+        sealed = len(self.journals[number].segments)
+        if sealed != self._sealed[number]:
+            self._sealed[number] = sealed
+            self.keep_house()
         if REFUSED in answers:
             self.check_room(refused=True)
         else:
             self._prepare_next(number)
+
+    async def _keep_house(self) -> None:
+        """Compaction and retention, when a segment was sealed, after a trim, and now and then."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._housekeeping.wait(), HOUSEKEEPING_SECONDS)
+            self._housekeeping.clear()
+            try:
+                gone = await self._housekeeper.round(
+                    self.topics,
+                    int(self.now() * 1000),
+                    self._slowest_tails(),
+                    [functools.partial(_in_writer, w) for w in self.writers],
+                )
+            except OSError as error:
+                log.error("compaction or retention failed, tried again later: %s", error)
+                continue
+            if gone:
+                for session in self.sessions:
+                    session.tell("dropped")
+
+    def _slowest_tails(self) -> dict[int, int]:
+        tails: dict[int, int] = {}
+        for session in self.sessions:
+            for feed in session.feeds.values():
+                tails[feed.key] = min(tails.get(feed.key, feed.next), feed.next)
+        return tails
+
+    def keep_house(self) -> None:
+        """There may be something to drop."""
+        self._housekeeping.set()
 
     def _prepare_next(self, number: int) -> None:
         """Have a segment ready when the current one is full, away from the loop and the writer."""
@@ -228,6 +275,23 @@ class LogServer:
         self.writers[journal].put(item)
 
 
+async def _in_writer(writer: Writer, act: Callable[[], None]) -> None:
+    """Run `act` in a writing thread, between two groups."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def run() -> None:
+        try:
+            act()
+        except OSError as error:
+            loop.call_soon_threadsafe(done.set_exception, error)
+        else:
+            loop.call_soon_threadsafe(done.set_result, None)
+
+    writer.put(run)
+    await done
+
+
 def _locked(directory: Path) -> int:
     """The directory, made if need be, and ours alone. Raises CannotServe."""
     try:
@@ -243,6 +307,3 @@ def _locked(directory: Path) -> int:
     except OSError as error:
         raise CannotServe(f"{directory} belongs to another log process that is running; stop it first") from error
     return descriptor
-
-
-__all__ = ["Append", "CannotServe", "LogOptions", "LogServer"]

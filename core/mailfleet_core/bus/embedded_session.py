@@ -182,6 +182,7 @@ class Session(asyncio.Protocol):
 
     async def _trim(self, key: int, before: int) -> None:
         await self._note(self.server.journal_of(key), Notes(trims={key: before}))
+        self.server.keep_house()
 
     async def _note(self, journal: int, notes: Notes) -> None:
         """Make a note of the log's own durable."""

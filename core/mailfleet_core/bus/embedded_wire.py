@@ -43,6 +43,8 @@ class TopicSpec(msgspec.Struct, array_like=True, frozen=True):
     journal: int
     gated: bool
     """Refused when disk space runs low: what brings new mail."""
+    consumed: bool = False
+    """Not kept longer than until every group that commits on it has passed."""
 
 
 def frame(kind: int, *values: Any) -> bytes:
