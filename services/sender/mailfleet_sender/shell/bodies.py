@@ -1,0 +1,76 @@
+"""Message bytes: fetched just before they are needed, and never more of them than memory has room for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from mailfleet_core.bus import topics
+from mailfleet_core.bus.port import Bus, BusUnavailable, NotFound
+from mailfleet_core.smtp.client import Body
+from mailfleet_sender.shell.jobs import Job, Share
+
+log = logging.getLogger(__name__)
+
+SMALL_BYTES = 65_536
+"""A body this small is fetched even when one site has its share, so that a few large ones do not stop it."""
+PATIENCE_SECONDS = 1.0
+
+
+class Bodies:
+    """Fetches bodies within a budget of bytes."""
+
+    def __init__(self, bus: Bus, budget: int) -> None:
+        self._bus = bus
+        self._budget = budget
+        self.held = 0
+
+    def fetch(self, job: Job, share: Share, fetched: Callable[[Job, bool], None]) -> bool:
+        """Begin to fetch; `fetched` is called with the job and whether its body is there (False: gone for good).
+
+        Returns False when there is no room now: ask again after a release.
+        """
+        length = job.dispatch.unit.envelope.body.length
+        if not self._room(length, share):
+            return False
+        job.fetching = True
+        job.held_bytes, job.share = length, share
+        self.held += length
+        share.held += length
+        asyncio.get_running_loop().create_task(self._fetch(job, fetched))
+        return True
+
+    def release(self, job: Job) -> None:
+        """The body of `job` is not needed any more. Saying so twice changes nothing."""
+        if job.share is not None:
+            self.held -= job.held_bytes
+            job.share.held -= job.held_bytes
+        job.held_bytes, job.share, job.body = 0, None, None
+
+    def _room(self, length: int, share: Share) -> bool:
+        if share.held == 0:
+            return True
+        quarter = share.held + length <= self._budget // 4
+        return quarter and (self.held + length <= self._budget or length <= SMALL_BYTES)
+
+    async def _fetch(self, job: Job, fetched: Callable[[Job, bool], None]) -> None:
+        reference = job.dispatch.unit.envelope.body
+        rest = reference.length
+        chunks: list[bytes] = []
+        while len(chunks) < len(reference.offsets):
+            size = min(rest, topics.MAX_CHUNK_BYTES)
+            try:
+                chunk = await self._bus.read(topics.BODY, reference.partition, reference.offsets[len(chunks)], size)
+            except BusUnavailable:
+                await asyncio.sleep(PATIENCE_SECONDS)
+                continue
+            except NotFound as error:
+                log.error("a body is gone", extra={"error": str(error)})
+                fetched(job, False)
+                return
+            chunks.append(chunk)
+            rest -= len(chunk)
+        if job.share is not None:
+            job.body = Body(chunks)
+        fetched(job, True)

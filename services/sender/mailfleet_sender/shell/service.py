@@ -1,0 +1,323 @@
+"""The sender: takes lanes, gives dispatches to egress paths, answers every one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from functools import partial
+
+from mailfleet_core import metrics
+from mailfleet_core.bus import topics
+from mailfleet_core.bus.port import Bus, BusUnavailable, Membership
+from mailfleet_core.clock import Clock
+from mailfleet_core.dns.guard import InsideGuard
+from mailfleet_core.dns.port import Resolver
+from mailfleet_core.model import wire
+from mailfleet_core.settings import EgressSettings, SourceSettings
+from mailfleet_sender.decisions.lane import Epochs, Memory, without_outcome
+from mailfleet_sender.decisions.settle import settle
+from mailfleet_sender.settings import SenderSettings
+from mailfleet_sender.shell.bodies import Bodies
+from mailfleet_sender.shell.connection import Connection, phase_seconds
+from mailfleet_sender.shell.dial import Dialer
+from mailfleet_sender.shell.jobs import Ending, Job
+from mailfleet_sender.shell.lane import GROUP, Lane, patiently
+from mailfleet_sender.shell.paths import EgressPath
+
+log = logging.getLogger(__name__)
+
+COMMIT_SECONDS = 0.2
+FLUSH_SECONDS = 5.0
+WRITE_AGAIN_SECONDS = 0.5
+
+
+class Sender:
+    """The service."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        clock: Clock,
+        settings: SenderSettings,
+        egress: EgressSettings,
+        resolver: Resolver,
+        instance: str,
+    ) -> None:
+        self.bodies = Bodies(bus, settings.body_bytes)
+        self.seconds = phase_seconds(settings)
+        self.block_seconds = settings.block_seconds
+        self.pause_seconds = settings.pause_seconds
+        self.idle_seconds = settings.idle_seconds
+        self.now = clock.now
+        self._bus = bus
+        self._clock = clock
+        self._settings = settings
+        self._instance = instance
+        self._lane_table = egress.lanes()
+        self._sources = {source.name: source for source in egress.sources}
+        self._routes = {route.name: route for route in egress.routes if route.name}
+        self._resolver = resolver
+        self._guard = InsideGuard(settings.allowed_inside)
+        self._dialers: dict[str, Dialer] = {}
+        self._lanes: dict[int, Lane] = {}
+        self._jobs: dict[tuple[bytes, int], Job] = {}
+        self._memory = Memory()
+        self._epochs = Epochs()
+        self._connections = 0
+        self._starved: dict[EgressPath, None] = {}
+        self._membership: Membership | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._attempts = {
+            (name, kind): metrics.ATTEMPTS.labels(name, kind)
+            for name in self._sources
+            for kind in (wire.SETTLED, wire.LOST, wire.NOT_ATTEMPTED)
+        }
+        shortest = min(*self.seconds.values(), self.block_seconds, self.idle_seconds * 2)
+        self._sweep_seconds = min(5.0, max(0.02, shortest / 4))
+
+    # --- Service -------------------------------------------------------------------------------------------------
+    @property
+    def ready(self) -> bool:
+        """See `Service.ready`."""
+        return self._membership is not None
+
+    async def start(self) -> None:
+        """See `Service.start`."""
+        loop = asyncio.get_running_loop()
+        known = loop.create_future()
+        self._tasks.append(loop.create_task(self._hear_epochs(known)))
+        await known
+        self._tasks += [loop.create_task(self._sweep()), loop.create_task(self._commit())]
+        self._membership = await self._bus.join(GROUP, topics.DISPATCH, self._assigned, self._revoked)
+
+    async def drain(self) -> None:
+        """See `Service.drain`."""
+        if self._membership is not None:
+            membership, self._membership = self._membership, None
+            await membership.leave()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- lanes ---------------------------------------------------------------------------------------------------
+    def _assigned(self, numbers: frozenset[int]) -> None:
+        for number in sorted(numbers):
+            held = self._lanes.get(number)
+            if held is None or held.stopping:
+                source, sharers = self._lane_table.get(number, (None, 1))
+                self._lanes[number] = Lane(self._bus, self, number, source, sharers)
+
+    async def _revoked(self, numbers: frozenset[int]) -> None:
+        await asyncio.gather(*(self._release(self._lanes[number]) for number in numbers if number in self._lanes))
+
+    async def _release(self, lane: Lane) -> None:
+        """Finish what is under way, give back the rest, leave nothing unanswered."""
+        lane.stopping = True
+        self._give_back(lane)
+        try:
+            async with asyncio.timeout(self._settings.drain_seconds):
+                await lane.caught_up()
+                await lane.all_answered()
+        except TimeoutError:
+            self._cut(lane)
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await lane.all_answered()
+                await lane.say_goodbye()
+                await lane.commit()
+        except (TimeoutError, BusUnavailable):
+            log.error("a lane was left with unanswered dispatches", extra={"lane": lane.number})
+        await lane.close()
+        if self._lanes.get(lane.number) is lane:
+            del self._lanes[lane.number]
+
+    def _cut(self, lane: Lane) -> None:
+        """End what would not end: what the site has perhaps taken is in doubt, the rest was not attempted."""
+        for path in lane.paths.values():
+            for hop in path.hops.values():
+                for connection, job in tuple(hop.busy.items()):
+                    kind = wire.LOST if connection.after_the_dot else wire.NOT_ATTEMPTED
+                    self._cut_one(connection, job, kind)
+                hop.busy.clear()
+            path.active = 0
+
+    def _cut_one(self, connection: Connection, job: Job, kind: str) -> None:
+        connection.abort()
+        self._close_job(job)
+        self._answer(job.lane, job.offsets, job.dispatch, without_outcome(job.dispatch, kind, self.now()))
+
+    def _give_back(self, lane: Lane) -> None:
+        for job in [job for path in lane.paths.values() for job in path.stop()]:
+            self._close_job(job)
+            if not lane.usurped:
+                result = without_outcome(job.dispatch, wire.NOT_ATTEMPTED, self.now())
+                self._answer(job.lane, job.offsets, job.dispatch, result)
+
+    def usurped(self, lane: Lane) -> None:
+        """See `Reader`."""
+        self._give_back(lane)
+
+    # --- dispatches ----------------------------------------------------------------------------------------------
+    def dispatched(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> None:
+        """An attempt to make, once: a repetition is answered as the first one was."""
+        if self._met(lane, offset, dispatch):
+            return
+        full = len(self._jobs) >= self._settings.max_queued_units
+        if dispatch.again or lane.stopping or full or dispatch.source not in self._sources:
+            self._without(lane, offset, dispatch, wire.NOT_ATTEMPTED)
+            return
+        key = (dispatch.unit.unit_id, dispatch.attempt)
+        job = self._jobs[key] = Job(dispatch, lane, [offset], key)
+        self._path(lane, dispatch).add(job)
+
+    def inherited(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> None:
+        """An attempt that a former owner of the lane may have begun: in doubt, unless it was this process."""
+        if not self._met(lane, offset, dispatch):
+            self._without(lane, offset, dispatch, wire.LOST)
+
+    def _met(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> bool:
+        """Is this a zombie's, in hand, or answered? Then it has been dealt with here."""
+        if self._epochs.stale(dispatch.queue_partition, dispatch.epoch):
+            metrics.STALE_RECORDS.labels(topics.DISPATCH).inc()
+            lane.position.answered(offset)
+            return True
+        key = (dispatch.unit.unit_id, dispatch.attempt)
+        if (job := self._jobs.get(key)) is not None:
+            if job.lane is not lane:
+                # The lane came back to this process with the job still under way: the new holding answers for it.
+                job.lane, job.offsets = lane, []
+            job.offsets.append(offset)
+            return True
+        if (answer := self._memory.recall(key)) is not None:
+            self._write(lane, (offset,), dispatch, answer)
+            return True
+        return False
+
+    def _without(self, lane: Lane, offset: int, dispatch: wire.Dispatch, kind: str) -> None:
+        self._answer(lane, (offset,), dispatch, without_outcome(dispatch, kind, self.now()))
+
+    def _path(self, lane: Lane, dispatch: wire.Dispatch) -> EgressPath:
+        site = dispatch.unit.site
+        path = lane.paths.get(site)
+        if path is None:
+            dialer = self._dialer(self._sources[dispatch.source])
+            path = lane.paths[site] = EgressPath(self, dialer, site, dispatch.source, lane.sharers)
+        return path
+
+    def _dialer(self, source: SourceSettings) -> Dialer:
+        dialer = self._dialers.get(source.name)
+        if dialer is None:
+            name = source.ehlo_name or socket.gethostname()
+            dialer = self._dialers[source.name] = Dialer(
+                self._settings, source, self._resolver, self._guard, self._routes, self._clock.jitter, name
+            )
+        return dialer
+
+    # --- Desk ----------------------------------------------------------------------------------------------------
+    def ended(self, job: Job, ending: Ending) -> None:
+        """See `Desk`."""
+        dispatch, link = job.dispatch, ending.link
+        unit = dispatch.unit
+        now = self.now()
+        result = wire.Result(
+            unit.unit_id, unit.hop, dispatch.attempt, wire.SETTLED, dispatch.source, job.started_at, now,
+            settle(unit.recipients, ending.answers), link.mx, link.address, link.tls, ending.reused,
+            ending.dsn_passed_on,
+        )  # fmt: skip
+        metrics.ATTEMPT_SECONDS.observe(now - job.started_at)
+        self._close_job(job)
+        self._answer(job.lane, job.offsets, dispatch, result)
+
+    def room(self, path: EgressPath) -> bool:
+        """See `Desk`."""
+        most = self._settings.max_connections
+        if self._connections < most and path.connections < max(1, int(most * self._settings.site_share)):
+            return True
+        self._starved[path] = None
+        if self._connections >= most:
+            self._evict_one()
+        return False
+
+    def opened(self) -> None:
+        """See `Desk`."""
+        self._connections += 1
+
+    def closed(self) -> None:
+        """See `Desk`."""
+        self._connections -= 1
+        if self._starved:
+            path = next(iter(self._starved))
+            del self._starved[path]
+            asyncio.get_running_loop().call_soon(path.wake)
+
+    def _evict_one(self) -> None:
+        for lane in self._lanes.values():
+            for path in lane.paths.values():
+                for hop in path.hops.values():
+                    if hop.idle:
+                        hop.idle.pop(0).quit()
+                        return
+
+    # --- answers -------------------------------------------------------------------------------------------------
+    def _close_job(self, job: Job) -> None:
+        self._jobs.pop(job.key, None)
+        self.bodies.release(job)
+
+    def _answer(self, lane: Lane, offsets: Sequence[int], dispatch: wire.Dispatch, result: wire.Result) -> None:
+        encoded = wire.encode(result)
+        self._memory.remember((result.unit_id, result.attempt), encoded)
+        counter = self._attempts.get((result.source, result.kind))
+        if counter is not None:
+            counter.inc()
+        self._write(lane, offsets, dispatch, encoded)
+
+    def _write(self, lane: Lane, offsets: Sequence[int], dispatch: wire.Dispatch, encoded: bytes) -> None:
+        """Append a result until it is durable; only then are its dispatches done with."""
+        future = self._bus.append(topics.RESULT, dispatch.queue_partition, dispatch.unit.unit_id, encoded)
+        future.add_done_callback(partial(self._written, lane, offsets, dispatch, encoded))
+
+    def _written(
+        self, lane: Lane, offsets: Sequence[int], dispatch: wire.Dispatch, encoded: bytes, future: asyncio.Future[int]
+    ) -> None:
+        if future.cancelled():
+            return
+        if future.exception() is None:
+            for offset in offsets:
+                lane.answered(offset)
+            return
+        loop = asyncio.get_running_loop()
+        loop.call_later(WRITE_AGAIN_SECONDS, self._write, lane, offsets, dispatch, encoded)
+
+    # --- what runs beside ----------------------------------------------------------------------------------------
+    async def _hear_epochs(self, known: asyncio.Future[None]) -> None:
+        """Follow `epoch|…` in `mail.control`; `known` is done when all there was has been read."""
+        key = f"read|sender|{self._instance}".encode()
+        own = await patiently(lambda: self._bus.append(topics.CONTROL, 0, key, None))
+        async for batch in self._bus.tail(topics.CONTROL, 0, 0):
+            for record in batch:
+                word, _, partition = record.key.partition(b"|")
+                if word == b"epoch" and partition.isdigit() and record.value:
+                    self._epochs.heard(int(partition), int.from_bytes(record.value, "big"))
+                if record.offset >= own and not known.done():
+                    known.set_result(None)
+
+    async def _commit(self) -> None:
+        while True:
+            await asyncio.sleep(COMMIT_SECONDS)
+            for lane in tuple(self._lanes.values()):
+                try:
+                    await lane.commit()
+                except BusUnavailable as error:
+                    log.warning("a position was not committed", extra={"error": str(error)})
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._sweep_seconds)
+            now = loop.time()
+            for lane in tuple(self._lanes.values()):
+                for site, path in tuple(lane.paths.items()):
+                    if not path.sweep(now):
+                        del lane.paths[site]
