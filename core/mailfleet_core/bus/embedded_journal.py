@@ -120,13 +120,14 @@ def cover_of(segment: Segment) -> Cover:
 class _Run:
     """What goes into one segment with one write and one sync."""
 
-    __slots__ = ("before", "chain", "end", "pieces", "start", "time")
+    __slots__ = ("before", "chain", "end", "pieces", "placed", "start", "time")
 
     def __init__(self, start: int, chain: int) -> None:
         self.start = self.end = start
         self.chain = chain
         self.time = 0
         self.pieces: list[bytes] = []
+        self.placed: list[tuple[Append, int]] = []
         self.before: dict[int, int] = {}
         """Last sequence of each producer, as it was before this run."""
 
@@ -185,9 +186,15 @@ class Journal:
                     raise
                 run.undo(self.state)
                 return answers + [REFUSED] * (len(appends) - len(answers))
-            self._settle(rest, placed)
+            self._settle(run)
             answers += placed
         return answers
+
+    def seal(self) -> None:
+        """Go on in a new segment, though there is room. Of the writing thread's. Raises OSError."""
+        if self._position:
+            self._roll(notes_append(Notes()))
+            self.write([notes_append(Notes())])
 
     @property
     def has_spare(self) -> bool:
@@ -266,6 +273,7 @@ class Journal:
         head, run.chain = form.head(len(item.payload), item.crc, base, run.time, run.chain)
         run.pieces.append(head)
         run.pieces.append(item.payload)
+        run.placed.append((item, base))
         run.end += len(head) + len(item.payload)
         return base
 
@@ -285,12 +293,10 @@ class Journal:
         os.fdatasync(self.current.descriptor)
         self._position, self._chain = run.end, run.chain
 
-    def _settle(self, appends: list[Append], placed: list[int]) -> None:
+    def _settle(self, run: _Run) -> None:
         """Note what is durable now: index, ends, the log's own records, and forget old sequences."""
         index = self.current.index
-        for item, base in zip(appends, placed, strict=False):
-            if base <= WRITTEN_BEFORE:
-                continue
+        for item, base in run.placed:
             if item.topic == form.META_TOPIC:
                 self._apply(item.payload)
                 continue
