@@ -5,6 +5,8 @@ Nothing here looks at a line at a time: a Python loop over lines costs 60 µs pe
 
 from __future__ import annotations
 
+from enum import Enum
+
 from mailfleet_ingest.decisions import reply
 from mailfleet_ingest.decisions.reply import Reply
 
@@ -127,20 +129,69 @@ class Content:
         return block
 
 
+class End(Enum):
+    """What ended with the bytes that were taken."""
+
+    NOTHING = 0
+    CHUNK = 1
+    MESSAGE = 2
+
+
 class Dots:
-    """Finds the end of DATA: the first CRLF.CRLF, across however many reads; the CRLF of the DATA line counts."""
+    """DATA: content ends at the first CRLF.CRLF, across however many reads; the CRLF of the DATA line counts."""
 
-    __slots__ = ("_edge",)
+    __slots__ = ("_edge", "content")
 
-    def __init__(self) -> None:
+    empty = False
+
+    def __init__(self, content: Content) -> None:
+        self.content = content
         self._edge = b"\r\n"
 
-    def find(self, data: bytes, start: int) -> tuple[int, int] | None:
-        """(where the content ends in `data`, below `start` when in an earlier read; where the next command begins)."""
+    def take(self, data: bytes, start: int) -> tuple[int, bytes | None, End]:
+        """(where the next read or command begins, a block if there is one, what ended)."""
+        at = self._find(data, start)
+        if at is None:
+            return len(data), self.content.add(data[start:] if start else data), End.NOTHING
+        end = at + 2
+        block = self.content.end(data[start:end] if end > start else b"", max(0, start - end))
+        return at + 5, block, End.MESSAGE
+
+    def _find(self, data: bytes, start: int) -> int | None:
+        """Where the terminator begins in `data`; below `start`, when in an earlier read."""
         edge = self._edge
         seam = (edge + data[start : start + 4]).find(TERMINATOR)
-        at = seam - len(edge) + start if seam >= 0 else data.find(TERMINATOR, start)
-        if seam < 0 and at < 0:
-            self._edge = (edge + data[max(start, len(data) - 4) :])[-4:]
-            return None
-        return at + 2, at + 5
+        if seam >= 0:
+            return seam - len(edge) + start
+        at = data.find(TERMINATOR, start)
+        if at >= 0:
+            return at
+        self._edge = (edge + data[max(start, len(data) - 4) :])[-4:]
+        return None
+
+
+class Chunk:
+    """BDAT: content is the next so many octets, whatever they are."""
+
+    __slots__ = ("_last", "_octets", "content")
+
+    def __init__(self, content: Content, octets: int, last: bool) -> None:
+        self.content = content
+        self._octets = octets
+        self._last = last
+
+    @property
+    def empty(self) -> bool:
+        """No octets are missing: it ends without reading."""
+        return self._octets == 0
+
+    def take(self, data: bytes, start: int) -> tuple[int, bytes | None, End]:
+        """As Dots.take."""
+        piece = data[start : start + self._octets]
+        self._octets -= len(piece)
+        at = start + len(piece)
+        if self._octets:
+            return at, self.content.add(piece), End.NOTHING
+        if self._last:
+            return at, self.content.end(piece), End.MESSAGE
+        return at, self.content.add(piece), End.CHUNK

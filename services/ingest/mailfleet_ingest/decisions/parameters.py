@@ -78,6 +78,14 @@ def recipient(argument: bytes, index: int, smtputf8: bool, literals: bool = Fals
     return wire.Recipient(index, mailbox, notify, orcpt)
 
 
+def chunk(argument: bytes) -> tuple[int, bool] | None:
+    """(octets, whether it is the last) of what follows `BDAT `; None: it cannot be understood."""
+    words = argument.upper().split()
+    if not words or not words[0].isdigit() or len(words[0]) > 10 or words[1:] not in ([], [b"LAST"]):
+        return None
+    return int(words[0]), bool(words[1:])
+
+
 def _path(argument: bytes, prefix: bytes, bad: Reply) -> tuple[bytes, bytes]:
     if argument[: len(prefix)].upper() != prefix:
         raise Refused(reply.SYNTAX)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mailfleet_core.model.site import domain_of
+from mailfleet_ingest.decisions import reply
+from mailfleet_ingest.decisions.parameters import Mail
+from mailfleet_ingest.decisions.reply import Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +65,25 @@ class Policy:
     repair_bare_lf: bool = False
     address_literals: bool = False
     limits: Limits = field(default_factory=Limits)
+
+    def offers_auth(self, tls: bool) -> bool:
+        """Whether AUTH is announced and taken."""
+        return self.auth and (tls or self.auth_without_tls)
+
+    def extensions(self, tls: bool) -> list[str]:
+        """What EHLO announces."""
+        names = ["PIPELINING", f"SIZE {self.limits.message_bytes}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
+        names += ["DSN", "CHUNKING"]
+        if self.starttls and not tls:
+            names.append("STARTTLS")
+        if self.offers_auth(tls):
+            names.append("AUTH PLAIN LOGIN")
+        return names
+
+    def refusal(self, mail: Mail, identity: Identity) -> Reply | None:
+        """Why `identity` may not send this mail, if it may not."""
+        if mail.size > self.limits.message_bytes:
+            return reply.TOO_BIG
+        if not mail.reverse_path:
+            return None if identity.null_sender else reply.NULL_SENDER
+        return None if identity.owns(mail.reverse_path) else reply.NOT_YOURS

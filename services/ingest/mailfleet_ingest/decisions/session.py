@@ -7,15 +7,15 @@ an answer (`stored`, `authenticated`, `tls_started`); until it comes nothing mor
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from mailfleet_ingest.decisions import headers, parameters, reply, sasl
-from mailfleet_ingest.decisions.content import Content, Dots
+from mailfleet_ingest.decisions.content import Chunk, Content, Dots, End
 from mailfleet_ingest.decisions.dialogue import (
     LINE_OCTETS,
     MAX_AUTH_LINE,
     NEXT,
     OTHER_LINE_OCTETS,
-    Authenticate,
     Block,
     Close,
     Complete,
@@ -30,6 +30,8 @@ from mailfleet_ingest.decisions.reply import Reply
 
 class Session:
     """One connection's dialogue."""
+
+    handlers: ClassVar[dict[bytes, Callable[[Session, bytes], None]]]
 
     def __init__(
         self, policy: Policy, client: str, *, tls: bool = False, refusal: Callable[[], Reply | None] = lambda: None
@@ -54,13 +56,11 @@ class Session:
         self._read: Callable[[], bool] = self._read_command
         self._events: list[Event] = []
         self._transaction: Transaction | None = None
-        self._dots = Dots()
-        self._remaining = 0
-        self._last_chunk = False
+        self._framing: Dots | Chunk | None = None
         self._errors = 0
         self._auth_failures = 0
         self._idle_commands = 0
-        self._user = b""
+        self._exchange: sasl.Exchange = sasl.Plain()
         self._traces: dict[bool, headers.Trace] = {}
 
     # --- what the shell calls
@@ -145,7 +145,7 @@ class Session:
     @property
     def in_content(self) -> bool:
         """Content is being read."""
-        return self._read in (self._read_data, self._read_chunk)
+        return self._read == self._read_content
 
     @property
     def held_bytes(self) -> int:
@@ -203,7 +203,7 @@ class Session:
         verb = verb.upper()
         self.commands += 1
         self._idle_commands += 1
-        handler = _HANDLERS.get(verb)
+        handler = self.handlers.get(verb)
         if handler is None:
             self._error(reply.UNKNOWN_COMMAND)
         elif len(line) + 2 > LINE_OCTETS.get(verb, OTHER_LINE_OCTETS):
@@ -242,7 +242,7 @@ class Session:
             self._state = State.READY
 
     def _ehlo(self, argument: bytes) -> None:
-        self._greeting(b"EHLO", argument, reply.lines(250, [self.policy.hostname, *self._extensions()]))
+        self._greeting(b"EHLO", argument, reply.lines(250, [self.policy.hostname, *self.policy.extensions(self.tls)]))
 
     def _helo(self, argument: bytes) -> None:
         self._greeting(b"HELO", argument, reply.reply(f"250 {self.policy.hostname}"))
@@ -261,19 +261,6 @@ class Session:
         self._traces.clear()
         self._go(verb, answer)
 
-    def _extensions(self) -> list[str]:
-        policy = self.policy
-        names = ["PIPELINING", f"SIZE {policy.limits.message_bytes}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
-        names += ["DSN", "CHUNKING"]
-        if policy.starttls and not self.tls:
-            names.append("STARTTLS")
-        if self._auth_offered():
-            names.append("AUTH PLAIN LOGIN")
-        return names
-
-    def _auth_offered(self) -> bool:
-        return self.policy.auth and (self.tls or self.policy.auth_without_tls)
-
     def _starttls(self, argument: bytes) -> None:
         if self.tls or not self.policy.starttls:
             raise parameters.Refused(reply.BAD_SEQUENCE)
@@ -288,29 +275,24 @@ class Session:
         self._events.append(StartTls())
 
     def _auth(self, argument: bytes) -> None:
-        if not self._auth_offered():
+        if not self.policy.offers_auth(self.tls):
             raise parameters.Refused(reply.AUTH_NEEDS_TLS if self.policy.auth else reply.BAD_SEQUENCE)
         if self.authenticated_by_password:
             raise parameters.Refused(reply.BAD_SEQUENCE)
         mechanism, _, initial = argument.partition(b" ")
-        if mechanism.upper() == b"PLAIN":
-            self._begin_auth(initial, self._plain_response, reply.AUTH_PLAIN_GO)
-        elif mechanism.upper() == b"LOGIN":
-            self._begin_auth(initial, self._login_name, reply.AUTH_LOGIN_NAME)
-        else:
+        if mechanism.upper() not in sasl.MECHANISMS:
             raise parameters.Refused(reply.AUTH_MECHANISM)
-
-    def _begin_auth(self, initial: bytes, step: Callable[[bytes], None], challenge: Reply) -> None:
+        self._exchange = sasl.MECHANISMS[mechanism.upper()]()
         if initial:
-            self._auth_step(step, initial)
+            self._auth_step(initial)
         else:
-            self._challenge(step, challenge)
+            self._challenge()
 
-    def _challenge(self, step: Callable[[bytes], None], challenge: Reply) -> None:
-        self._say(challenge)
-        self._read = lambda: self._read_auth(step)
+    def _challenge(self) -> None:
+        self._say(self._exchange.challenge)
+        self._read = self._read_auth
 
-    def _read_auth(self, step: Callable[[bytes], None]) -> bool:
+    def _read_auth(self) -> bool:
         line = self._line()
         if line is None:
             return False
@@ -318,46 +300,33 @@ class Session:
         if line == b"*":
             self._error(reply.AUTH_CANCELLED)
         else:
-            self._auth_step(step, line)
+            self._auth_step(line)
         return True
 
-    def _auth_step(self, step: Callable[[bytes], None], response: bytes) -> None:
+    def _auth_step(self, response: bytes) -> None:
         try:
-            step(response)
+            said = self._exchange.step(response)
         except sasl.Malformed:
             self._error(reply.AUTH_MALFORMED)
-
-    def _plain_response(self, response: bytes) -> None:
-        self._verify("PLAIN", *sasl.plain(response))
-
-    def _login_name(self, response: bytes) -> None:
-        self._user = sasl.decoded(response)
-        self._challenge(self._login_password, reply.AUTH_LOGIN_PASSWORD)
-
-    def _login_password(self, response: bytes) -> None:
-        self._verify("LOGIN", self._user, sasl.decoded(response))
-
-    def _verify(self, mechanism: str, user: bytes, password: bytes) -> None:
-        self._read = self._wait
-        self._events.append(Authenticate(mechanism, user, password))
+            return
+        if said is None:
+            self._challenge()
+        else:
+            self._read = self._wait
+            self._events.append(said)
 
     def _mail(self, argument: bytes) -> None:
         identity = self.identity
         if identity is None:
-            raise parameters.Refused(reply.AUTH_REQUIRED if self._auth_offered() else reply.TLS_REQUIRED)
+            offered = self.policy.offers_auth(self.tls)
+            raise parameters.Refused(reply.AUTH_REQUIRED if offered else reply.TLS_REQUIRED)
         mail = parameters.mail(argument, self.policy.address_literals)
-        refusal = self.refusal()
+        refusal = self.refusal() or self.policy.refusal(mail, identity)
         if refusal is not None:
             if refusal.wire.startswith(b"421"):
                 self.close(refusal)
                 return
             raise parameters.Refused(refusal)
-        if mail.size > self.policy.limits.message_bytes:
-            raise parameters.Refused(reply.TOO_BIG)
-        if not mail.reverse_path and not identity.null_sender:
-            raise parameters.Refused(reply.NULL_SENDER)
-        if mail.reverse_path and not identity.owns(mail.reverse_path):
-            raise parameters.Refused(reply.NOT_YOURS)
         self._transaction = Transaction(mail)
         self._go(b"MAIL", reply.MAIL_OK)
 
@@ -393,7 +362,7 @@ class Session:
 
     # --- content
 
-    def _new_content(self, dots: bool) -> Content:
+    def _new_content(self, *, dots: bool) -> Content:
         limits = self.policy.limits
         content = Content(limits.message_bytes, self.policy.repair_bare_lf, dots, limits.line_octets)
         self._current().content = content
@@ -403,72 +372,47 @@ class Session:
         if argument:
             raise parameters.Refused(reply.SYNTAX)
         self._go(b"DATA", reply.DATA_GO)
-        self._new_content(dots=True)
-        self._dots = Dots()
-        self._read = self._read_data
-
-    def _read_data(self) -> bool:
-        data, start = self._buffer, self._at
-        if start >= len(data):
-            return False
-        content = self._current().content
-        assert content is not None
-        ended = self._dots.find(data, start)
-        if ended is None:
-            self._at = len(data)
-            self._block(content.add(data[start:] if start else data))
-            if content.runaway:
-                self.close(content.refusal)
-            return False
-        end, self._at = ended
-        self._complete(content.end(data[start:end] if end > start else b"", max(0, start - end)))
-        return True
+        self._framing = Dots(self._new_content(dots=True))
+        self._read = self._read_content
 
     def _bdat(self, argument: bytes) -> None:
-        words = argument.upper().split()
-        if not words or not words[0].isdigit() or len(words[0]) > 10 or words[1:] not in ([], [b"LAST"]):
+        chunk = parameters.chunk(argument)
+        if chunk is None:
             # How many bytes of content follow is unknown, so nothing after it can be read.
             self.close(reply.SYNTAX)
             return
-        self._remaining, self._last_chunk = int(words[0]), bool(words[1:])
-        self._read = self._read_chunk
+        octets, last = chunk
         if (self._state, b"BDAT") not in NEXT:
-            self._refuse_chunk()
-            return
-        if self._state is State.RCPT:
-            self._new_content(dots=False)
-        self._state = NEXT[self._state, b"BDAT"]
-
-    def _refuse_chunk(self) -> None:
-        """RFC 3030 4.2: the bytes come anyway and must be read past."""
-        self._transaction = Transaction(parameters.Mail(""))
-        self._new_content(dots=False).refuse(reply.BAD_SEQUENCE)
-        self._last_chunk = True
-
-    def _read_chunk(self) -> bool:
-        content = self._current().content
-        assert content is not None
-        start = self._at
-        taken = min(self._remaining, len(self._buffer) - start)
-        self._at += taken
-        self._remaining -= taken
-        data = self._buffer[start : start + taken]
-        if self._remaining:
-            self._block(content.add(data))
-            if content.runaway:
-                self.close(content.refusal)
-            return False
-        if self._last_chunk:
-            self._complete(content.end(data))
+            # RFC 3030 4.2: the bytes come anyway and must be read past.
+            self._transaction = Transaction(parameters.Mail(""))
+            self._new_content(dots=False).refuse(reply.BAD_SEQUENCE)
+            last = True
         else:
-            self._block(content.add(data))
-            self._say(content.refusal or reply.CHUNK_OK)
-            self._read = self._read_command
-        return True
+            if self._state is State.RCPT:
+                self._new_content(dots=False)
+            self._state = NEXT[self._state, b"BDAT"]
+        content = self._current().content
+        assert content is not None, "made above, or by the first chunk"
+        self._framing = Chunk(content, octets, last)
+        self._read = self._read_content
 
-    def _block(self, block: bytes | None) -> None:
+    def _read_content(self) -> bool:
+        framing = self._framing
+        assert framing is not None, "set with the reader"
+        if self._at >= len(self._buffer) and not framing.empty:
+            return False
+        self._at, block, end = framing.take(self._buffer, self._at)
+        if end is End.MESSAGE:
+            self._complete(block)
+            return True
         if block is not None and self._judged(block):
             self._events.append(Block(self._current(), block))
+        if end is End.CHUNK:
+            self._say(framing.content.refusal or reply.CHUNK_OK)
+            self._read = self._read_command
+        elif framing.content.runaway:
+            self.close(framing.content.refusal)
+        return end is End.CHUNK
 
     def _complete(self, block: bytes | None) -> None:
         transaction = self._current()
@@ -498,7 +442,7 @@ def _stop() -> bool:
     return False
 
 
-_HANDLERS: dict[bytes, Callable[[Session, bytes], None]] = {
+Session.handlers = {
     b"EHLO": Session._ehlo,
     b"HELO": Session._helo,
     b"MAIL": Session._mail,

@@ -25,7 +25,6 @@ from mailfleet_ingest.shell import credential_file
 log = logging.getLogger(__name__)
 REMEMBER_SECONDS = 60.0
 MAX_REMEMBERED = 10_000
-RELOAD_SECONDS = 2.0
 MAX_WAITING = 64
 """Verifications queued; more would only make everybody wait longer than clients do."""
 
@@ -33,20 +32,14 @@ MAX_WAITING = 64
 class Book:
     """The credentials of the file, read again when it changes; its last good state survives a broken edit."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._clock = clock
         self._seen: tuple[int, int, int] | None = None
-        self._looked_at = -RELOAD_SECONDS
         self.credentials: Mapping[str, Credential] = {}
         self.version = 0
 
     def refresh(self) -> None:
-        """Look at the file, at most every two seconds."""
-        now = self._clock.monotonic()
-        if now - self._looked_at < RELOAD_SECONDS and self._looked_at >= 0:
-            return
-        self._looked_at = now
+        """Read the file if it is another than before; a look costs a tenth of a promille of a verification."""
         seen = self._stamp()
         if seen == self._seen:
             return

@@ -63,8 +63,8 @@ class Connection(asyncio.Protocol):
             return
         self._session = Session(listener.policy, self._client, refusal=hub.refusal)
         if listener.implicit_tls:
-            self._begin_tls()
-        elif listener.greeting_delay_seconds:
+            self._session.tls_started()
+        if listener.greeting_delay_seconds:
             asyncio.get_running_loop().call_later(listener.greeting_delay_seconds, self._greet)
         else:
             self._greet()
@@ -221,8 +221,6 @@ class Connection(asyncio.Protocol):
             return
         self._transport, self._handshaking = secure, False
         session.tls_started()
-        if self._listener.implicit_tls:
-            self._greet()
         if self._after_handshake:
             data, self._after_handshake = self._after_handshake, b""
             self._run(session, data)
@@ -243,8 +241,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse_connection(self, answer: Reply) -> None:
         assert self._transport is not None
-        if not self._listener.implicit_tls:
-            self._transport.write(answer.wire)
+        self._transport.write(answer.wire)
         self._hub.count([answer])
         self._transport.close()
 

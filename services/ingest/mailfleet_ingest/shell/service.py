@@ -20,10 +20,10 @@ from mailfleet_ingest.settings import IngestSettings, ListenerSettings
 from mailfleet_ingest.shell import credential_file
 from mailfleet_ingest.shell.acceptance import Acceptance
 from mailfleet_ingest.shell.authenticator import Authenticator, Book
+from mailfleet_ingest.shell.careful import CarefulServer
 from mailfleet_ingest.shell.certificates import Certificates
 from mailfleet_ingest.shell.connection import Connection
 from mailfleet_ingest.shell.hub import Hub, Listener
-from mailfleet_ingest.shell.proxied import ProxiedServer
 from mailfleet_ingest.shell.sites import Sites
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Ingest:
         self._settings = settings
         self._limits = _limits(settings)
         self._expiry = {stream.name: stream.expire_seconds for stream in core_settings.egress(context.settings).streams}
-        self._book = Book(_credentials_path(settings, context.settings.origin), context.clock)
+        self._book = Book(_credentials_path(settings, context.settings.origin))
         self._authenticator = Authenticator(self._book, context.clock, settings.verify_threads, self._expiry)
         self._sites = Sites(context.bus)
         acceptance = Acceptance(context.bus, context.clock, self._sites.table, settings.recipients_per_unit)
@@ -66,7 +66,7 @@ class Ingest:
             context.settings.section("bus", BusSettings).max_in_flight_bytes,
         )
         self._listeners = [(each, self._listener(each)) for each in settings.listeners]
-        self._servers: list[asyncio.Server | ProxiedServer] = []
+        self._servers: list[asyncio.Server | CarefulServer] = []
         self._looking: asyncio.Task[None] | None = None
         self.ports: dict[str, int] = {}
         """Where each listener listens, by label; for a port 0 in the settings, the one the system chose."""
@@ -126,10 +126,10 @@ class Ingest:
         loop = asyncio.get_running_loop()
         sock = _bound(settings)
         self.ports[listener.label] = int(sock.getsockname()[1])
-        if settings.proxy_protocol:
+        if settings.proxy_protocol or listener.implicit_tls:
+            proxies = _networks(settings, settings.proxy_networks or LOOPBACK) if settings.proxy_protocol else None
             sock.listen(BACKLOG)
-            proxies = _networks(settings, settings.proxy_networks or LOOPBACK)
-            self._servers.append(ProxiedServer(sock, proxies, partial(Connection, self.hub, listener)))
+            self._servers.append(CarefulServer(sock, proxies, self.hub, listener))
         else:
             factory = partial(Connection, self.hub, listener)
             self._servers.append(await loop.create_server(factory, sock=sock, backlog=BACKLOG))
