@@ -66,8 +66,9 @@ class Maker:
         sites = self.dice.choices(self.sites, weights=self.weights, k=wanted)
         recipients = tuple(f"r{place}.{name}@{site}" for place, site in enumerate(sites))
         size = self.dice.choices((1_500, 4_000, 20_000, 100_000, 950_000), weights=(500, 400, 80, 18, 2))[0]
-        start = self.dice.randrange(len(self.text) - size - 100)
-        content = self._headers(name, recipients) + self.text[start : start + size].rstrip(b"\r\n") + b"\r\n"
+        start = self.dice.randrange(len(self.text) - size - 200)
+        lines = self.text[start : start + size + 200].partition(b"\r\n")[2].rpartition(b"\r\n")[0]
+        content = self._headers(name, recipients) + lines + b"\r\n"
         return Mail(name, recipients, content, hashlib.sha256(content).hexdigest())
 
     @staticmethod

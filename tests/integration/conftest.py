@@ -14,6 +14,7 @@ from support import addresses, needs, town
 from support.clients import Door
 from support.kafka import kafka_broker
 from support.mailfleet import Fleet, fleet
+from support.ownership import public_directory
 from support.town import Town
 
 RECEIVERS = ("root", "postfix", "exim", "opensmtpd", "dovecot", "knotd")
@@ -35,10 +36,10 @@ class World:
 
 
 @pytest.fixture(scope="session")
-def receivers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+def receivers() -> Iterator[Town]:
     """The town, once for all tests."""
     needs.need(*RECEIVERS)
-    with town.town(tmp_path_factory.mktemp("town")) as running:
+    with public_directory("town") as directory, town.town(directory) as running:
         yield running
 
 

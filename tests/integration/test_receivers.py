@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import smtplib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,26 @@ from support.dovecot import dovecot
 from support.exim import exim
 from support.knot import knot
 from support.opensmtpd import opensmtpd
+from support.ownership import public_directory
 from support.postfix import postfix
 
 pytestmark = pytest.mark.real
 MESSAGE = b"From: a@sender.example\r\nMessage-ID: <1@x>\r\nDate: Sat, 21 Nov 2026 23:00:00 +0000\r\n\r\none\r\n.two\r\n"
 
 
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Where a server's files lie."""
+    with public_directory("receiver") as made:
+        yield made
+
+
 @pytest.mark.parametrize(("name", "start"), [("postfix", postfix), ("exim", exim), ("opensmtpd", opensmtpd)])
 def test_a_receiver_gives_back_what_it_was_sent(
-    name: str, start: Callable[[Path], AbstractContextManager[Any]], tmp_path: Path
+    name: str, start: Callable[[Path], AbstractContextManager[Any]], directory: Path
 ) -> None:
     needs.need("root", name)
-    with start(tmp_path) as server:
+    with start(directory) as server:
         with smtplib.SMTP(server.address, server.port) as client:
             client.sendmail("a@sender.example", ["b@one.example", "c@two.example"], MESSAGE)
         stored = mailboxes.wait_for(server.messages, 2)
@@ -35,9 +43,9 @@ def test_a_receiver_gives_back_what_it_was_sent(
     assert {message.bare for message in stored} == {MESSAGE}
 
 
-def test_dovecot_gives_back_by_imap_what_came_by_lmtp(tmp_path: Path) -> None:
+def test_dovecot_gives_back_by_imap_what_came_by_lmtp(directory: Path) -> None:
     needs.need("root", "dovecot")
-    with dovecot(tmp_path) as server:
+    with dovecot(directory) as server:
         for where in ((server.address, server.lmtp_port), (str(server.socket), 0)):
             with smtplib.LMTP(*where) as client:
                 client.sendmail("a@sender.example", ["b@one.example"], MESSAGE)

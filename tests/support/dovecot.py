@@ -12,7 +12,7 @@ from pathlib import Path
 from support import addresses, mailboxes
 from support.mailboxes import Stored
 from support.needs import program
-from support.ownership import give_to, open_the_way
+from support.ownership import give_to
 from support.processes import Process
 
 PASSWORD = "read-it-back"
@@ -120,7 +120,6 @@ def _configure(server: Dovecot) -> Path:
     directory, owner = server.directory, pwd.getpwnam("vmail")
     for part in ("run", "state", "all"):
         (directory / part).mkdir(parents=True, exist_ok=True)
-    open_the_way(directory)
     give_to(directory / "all", "vmail")
     configuration = directory / "dovecot.conf"
     configuration.write_text(CONFIGURATION.format(

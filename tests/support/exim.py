@@ -14,7 +14,7 @@ from pathlib import Path
 from support import addresses, certificates, mailboxes
 from support.mailboxes import Stored
 from support.needs import EXIM
-from support.ownership import give_to, open_the_way
+from support.ownership import give_to
 from support.processes import Process
 
 CONFIGURATION = """\
@@ -112,7 +112,6 @@ def _configure(server: Exim, name: str, tls: bool) -> Path:
     directory = server.directory
     for path in (directory, directory / "spool", directory / "all"):
         path.mkdir(parents=True, exist_ok=True)
-    open_the_way(directory)
     shutil.copy(EXIM, directory / "exim4")
     for path in (directory, directory / "spool", directory / "all"):
         give_to(path, "Debian-exim")

@@ -14,7 +14,7 @@ from pathlib import Path
 from support import addresses, certificates, mailboxes
 from support.mailboxes import Stored
 from support.needs import CACHE, OPENSMTPD, program
-from support.ownership import give_to, open_the_way
+from support.ownership import give_to
 from support.processes import Process
 
 CONFIGURATION = """\
@@ -85,7 +85,6 @@ def _configure(server: OpenSmtpd, name: str, tls: bool) -> str:
         (directory / part).mkdir(parents=True, exist_ok=True)
     (directory / "spool/smtpd").chmod(0o711)
     Path("/usr/libexec").mkdir(exist_ok=True)
-    open_the_way(directory)
     give_to(directory / "all", "vmail")
     pki = ""
     if tls:

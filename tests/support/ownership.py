@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -12,8 +14,12 @@ def give_to(path: Path, user: str) -> None:
     shutil.chown(path, user, user)
 
 
-def open_the_way(directory: Path) -> None:
-    """Let every user pass through a directory that was made for root alone."""
-    for path in (directory, *directory.parents):
-        if path.stat().st_uid == os.geteuid() and str(path) != "/":
-            path.chmod(path.stat().st_mode | 0o011)
+@contextmanager
+def public_directory(name: str) -> Iterator[Path]:
+    """A new directory that every user may pass through, which pytest's own are not; gone at the end."""
+    made = Path(tempfile.mkdtemp(prefix=f"mailfleet-{name}-"))
+    made.chmod(0o755)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from support import addresses, certificates, mailboxes, processes
 from support.mailboxes import Stored
 from support.needs import program
-from support.ownership import give_to, open_the_way
+from support.ownership import give_to
 
 MAIN = """\
 compatibility_level = 3.6
@@ -36,14 +36,13 @@ virtual_mailbox_limit = 0
 mailbox_size_limit = 0
 message_size_limit = 60000000
 smtputf8_enable = yes
-smtpd_recipient_restrictions = permit_mynetworks, reject
+smtpd_recipient_restrictions = {checks} permit_mynetworks, reject
 smtpd_client_connection_count_limit = 0
 smtpd_client_connection_rate_limit = 0
 local_transport = error:no
 alias_maps =
 alias_database =
 {tls}
-{more}
 """
 TLS = """\
 smtpd_tls_security_level = may
@@ -100,11 +99,14 @@ class Postfix:
 
 @contextmanager
 def postfix(
-    directory: Path, *, name: str = "postfix.example", port: int = 25, tls: bool = True, more: str = ""
+    directory: Path, *, name: str = "postfix.example", port: int = 25, tls: bool = True, checks: str = ""
 ) -> Iterator[Postfix]:
-    """Start one with its files in `directory`, on a loopback address of its own; stop it at the end."""
+    """Start one with its files in `directory`, on a loopback address of its own; stop it at the end.
+
+    `checks` come before its other restrictions on recipients, each with a comma after it.
+    """
     server = Postfix(addresses.loopback(), port, directory)
-    configuration = _configure(server, name, tls, more)
+    configuration = _configure(server, name, tls, checks)
     processes.run([str(program("postfix")), "-c", str(configuration), "start"])
     try:
         addresses.wait_until_it_answers(server.address, port)
@@ -113,20 +115,19 @@ def postfix(
         processes.run([str(program("postfix")), "-c", str(configuration), "stop"])
 
 
-def _configure(server: Postfix, name: str, tls: bool, more: str) -> Path:
+def _configure(server: Postfix, name: str, tls: bool, checks: str) -> Path:
     directory, owner = server.directory, pwd.getpwnam("vmail")
     configuration, data = directory / "etc", directory / "data"
     for path in (configuration, directory / "queue", data, directory / "all"):
         path.mkdir(parents=True, exist_ok=True)
     give_to(data, "postfix")
     give_to(directory / "all", "vmail")
-    open_the_way(directory)
     lines = ""
     if tls:
         made = certificates.make(configuration, name, server.address)
         lines = TLS.format(certificate=made.certificate, key=made.key)
     (configuration / "main.cf").write_text(MAIN.format(
-        directory=directory, name=name, address=server.address, uid=owner.pw_uid, gid=owner.pw_gid, tls=lines, more=more
+        directory=directory, name=name, address=server.address, uid=owner.pw_uid, gid=owner.pw_gid, tls=lines, checks=checks
     ))  # fmt: skip
     (configuration / "master.cf").write_text(SERVICES.format(address=server.address, port=server.port))
     return configuration

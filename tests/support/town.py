@@ -58,11 +58,11 @@ def town(directory: Path) -> Iterator[Town]:
     directory.mkdir(parents=True, exist_ok=True)
     refusals = directory / "refusals"
     refusals.write_text(REFUSALS)
-    rules = f"smtpd_recipient_restrictions = check_recipient_access regexp:{refusals}, permit_mynetworks, reject"
+    checks = f"check_recipient_access regexp:{refusals},"
     with ExitStack() as stack:
         mailbox = stack.enter_context(dovecot(directory / "dovecot"))
         receivers = (
-            stack.enter_context(postfix(directory / "postfix", name="mx.postfix.test", more=rules)),
+            stack.enter_context(postfix(directory / "postfix", name="mx.postfix.test", checks=checks)),
             stack.enter_context(exim(directory / "exim", name="mx.exim.test")),
             stack.enter_context(opensmtpd(directory / "opensmtpd", name="mx.opensmtpd.test")),
         )
