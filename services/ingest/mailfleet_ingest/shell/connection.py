@@ -38,6 +38,8 @@ class Connection(asyncio.Protocol):
         self._session: Session | None = None
         self._draft: Draft | None = None
         self._credential = ""
+        self._finished = False
+        """It will send no more."""
         self._greeted = False
         self._handshaking = False
         self._after_handshake = b""
@@ -88,6 +90,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client has finished sending; it may still read the answer to what it sent."""
         session = self._session
+        self._finished = True
         return session is not None and session.waiting and not session.tls
 
     def pause_writing(self) -> None:
@@ -179,6 +182,8 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._run(session, b"")
+        if self._finished and not session.waiting:
+            self._close()
 
     async def _authenticate(self, session: Session, said: Authenticate) -> None:
         found = await self._hub.authenticator.identify(self._client, said)
