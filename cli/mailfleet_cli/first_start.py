@@ -64,8 +64,8 @@ networks = ["127.0.0.0/8", "::1/128"]
 """
 
 
-def make(path: Path, now: float) -> None:
-    """Make the settings file, its directory (ours alone), a certificate and a credential; print the credential once."""
+def make(path: Path, now: float) -> str:
+    """Make the settings file, its directory (ours alone), a certificate and a credential; the credential's password."""
     directory = path.absolute().parent
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     hostname = socket.getfqdn()
@@ -74,6 +74,11 @@ def make(path: Path, now: float) -> None:
     password = credential.create(directory / "credentials.toml", everything)
     # The settings come last: they are what tells the next start that this one was complete.
     path.write_text(SETTINGS.format(directory=_toml(directory), hostname=_toml(hostname)), encoding="utf-8")
+    return password
+
+
+def announce(path: Path, password: str) -> None:
+    """Tell what was made; the only time that the password is shown."""
     output.out.print(f"First start: made {path} with a self-signed certificate.")
     output.out.print(f"A credential to try with:  user [bold]{TEST_CREDENTIAL}[/]  password [bold]{password}[/]")
     output.out.print("Only its hash is kept. `mailfleet credential add` makes others.", style="dim")
@@ -83,18 +88,20 @@ def _toml(value: object) -> str:
     return str(value).replace("\\", "\\\\").replace('"', '\\"')
 
 
-def hints(file: SettingsFile) -> list[str]:
-    """Lines to paste that send a first mail."""
+def hints(file: SettingsFile, command: str, password: str) -> list[str]:
+    """Lines to paste that send a first mail; `command` is how to call us here, `password` empty after the first start."""
     submission, trusted = (_entrance(file, kind) for kind in ("submission", "trusted"))
     lines = ["", "Send a first mail:"]
     if trusted:
-        lines.append("  [green]mailfleet send --to someone@example.org[/]")
+        lines.append(f"  [green]{command} send --to someone@example.org[/]")
     if submission:
+        login = f"{TEST_CREDENTIAL}:{password}" if password else TEST_CREDENTIAL
+        lines.append("or as any client does, with the test credential:")
         lines.append(
-            f"  [green]swaks --server {submission} --tls --auth-user {TEST_CREDENTIAL} "
-            "--from me@example.org --to someone@example.org[/]"
+            r"  [green]printf 'Subject: Hello\n\nHello.\n' | curl -sS --crlf --ssl-reqd -k "
+            f"-u {login} --mail-from me@example.org --mail-rcpt someone@example.org -T - smtp://{submission}[/]"
         )
-    return [*lines, "  then [green]mailfleet inbox[/], and [green]mailfleet trace someone@example.org[/]", ""]
+    return [*lines, f"then [green]{command} inbox[/] and [green]{command} trace someone@example.org[/]", ""]
 
 
 def _entrance(file: SettingsFile, kind: str) -> str:

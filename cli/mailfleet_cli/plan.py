@@ -12,7 +12,9 @@ from mailfleet_cli.settings import RunSettings, inbox_of, processes
 from mailfleet_core.settings import BusSettings
 
 STOP_ORDER = ("ingest", "router", "sender", "sink", "log")
-"""No new mail first; the log last, for everybody writes what he finished. Starting is the other way round."""
+"""No new mail first; the log last, for everybody writes what he finished."""
+START_STAGES = (("log",), ("sink", "router", "sender"), ("ingest",))
+"""Everybody needs the log; clients are let in when the rest is ready."""
 SERVICES = ("ingest", "router", "sender")
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import click
 
@@ -31,13 +33,17 @@ LOCK = "run.lock"
 @click.pass_obj
 def run(invocation: Invocation, deliver: bool) -> None:
     """Start everything on this machine, keep it running, and stop it in order on Ctrl-C or SIGTERM."""
+    password = ""
     if not invocation.path.exists():
-        first_start.make(invocation.path, SystemClock.now())
+        password = first_start.make(invocation.path, SystemClock.now())
+        first_start.announce(invocation.path, password)
     file = settings.load(invocation.path)
     if deliver:
         file = SettingsFile({**file.raw, "run": {**file.raw.get("run", {}), "deliver": True}}, file.origin, os.environ)
     with only_one(directory_of(file.origin)):
-        sys.exit(asyncio.run(_run(file)))
+        sys.exit(
+            asyncio.run(_run(file, lambda run_settings: _banner(file, run_settings, own_command(invocation), password)))
+        )
 
 
 class only_one:  # noqa: N801 (reads as a statement)
@@ -66,7 +72,7 @@ class only_one:  # noqa: N801 (reads as a statement)
             self.file.close()
 
 
-async def _run(file: SettingsFile) -> int:
+async def _run(file: SettingsFile, banner: Callable[[RunSettings], None]) -> int:
     run_settings = file.section("run", RunSettings)
     cores = len(os.sched_getaffinity(0))
     derived_path = _write_derived(file, run_settings, cores)
@@ -76,7 +82,7 @@ async def _run(file: SettingsFile) -> int:
     if busy := taken(listeners):
         output.fail("; ".join(describe_taken(listener) for listener in busy))
     supervisor = Supervisor(planned, {**os.environ, "MAILFLEET_LOGS__FORMAT": form}, _say, prefix=form == "console")
-    return await _supervise(supervisor, lambda: _banner(file, run_settings))
+    return await _supervise(supervisor, lambda: banner(run_settings))
 
 
 def _write_derived(file: SettingsFile, run_settings: RunSettings, cores: int) -> Path:
@@ -102,7 +108,7 @@ def describe_taken(listener: Listener) -> str:
     )
 
 
-async def _supervise(supervisor: Supervisor, banner: Any) -> int:
+async def _supervise(supervisor: Supervisor, banner: Callable[[], None]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -122,7 +128,7 @@ async def _supervise(supervisor: Supervisor, banner: Any) -> int:
     return 1 if failure or supervisor.killed else 0
 
 
-async def _until_stopped(supervisor: Supervisor, stop: asyncio.Event, banner: Any) -> StartFailed | None:
+async def _until_stopped(supervisor: Supervisor, stop: asyncio.Event, banner: Callable[[], None]) -> StartFailed | None:
     stopping = asyncio.create_task(stop.wait())
     starting = asyncio.create_task(supervisor.start())
     try:
@@ -148,14 +154,32 @@ def _log_format(file: SettingsFile) -> str:
     return form if form != "auto" else ("console" if sys.stderr.isatty() else "json")
 
 
-def _banner(file: SettingsFile, run_settings: RunSettings) -> None:
+def own_command(invocation: Invocation) -> str:
+    """How to call this command from here, with the settings that it was called with."""
+    path = Path(sys.argv[0])
+    try:
+        shown = "mailfleet" if shutil.which("mailfleet") else str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        shown = str(path.resolve())
+    return f"{shown} --config {invocation.path}" if invocation.given else shown
+
+
+def _banner(file: SettingsFile, run_settings: RunSettings, command: str, password: str) -> None:
     rows = [f"  {listener.what:<12} {listener.address}:{listener.port}" for listener in ingest_listeners(file)]
     inbox = inbox_of(run_settings, file.origin)
     end = (
         "Mail is delivered to the real MX hosts of its recipients."
         if run_settings.deliver
-        else f"All mail ends in the sink on this machine ({inbox}); `mailfleet inbox` shows it; --deliver turns real delivery on."
+        else f"All mail ends in the sink on this machine ({inbox}); `{command} inbox` shows it; --deliver turns real delivery on."
     )
     output.out.print(
-        "\n".join(["", "[bold]Mailfleet is ready.[/]", *map(output.clean, rows), end, *first_start.hints(file)])
+        "\n".join(
+            [
+                "",
+                "[bold]Mailfleet is ready.[/]",
+                *map(output.clean, rows),
+                end,
+                *first_start.hints(file, command, password),
+            ]
+        )
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mailfleet_cli.child import answers, pass_on, spawn
-from mailfleet_cli.plan import STOP_ORDER, Process
+from mailfleet_cli.plan import START_STAGES, STOP_ORDER, Process
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 40.0
@@ -63,9 +63,9 @@ class Supervisor:
         self.killed: list[str] = []
 
     async def start(self) -> None:
-        """Start kind after kind, the log first; return when all are ready. Raises StartFailed."""
-        for kind in reversed(STOP_ORDER):
-            stage = [child for child in self.children if child.spec.kind == kind]
+        """Start stage after stage, the log first; return when all are ready. Raises StartFailed."""
+        for kinds in START_STAGES:
+            stage = [child for child in self.children if child.spec.kind in kinds]
             for child in stage:
                 child.keeper = asyncio.create_task(self._keep(child), name=child.spec.name)
             await asyncio.gather(*(self._until_ready(child) for child in stage))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +81,10 @@ class Fleet:
         return [str(mail.message["Subject"]) for mail in maildir.stored(self.settings.parent / "inbox")]
 
 
-def made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, str, dict[str, int]]:
-    settings = tmp_path / "var" / "mailfleet.toml"
-    first_start.make(settings, time.time())
-    password = capsys.readouterr().out.split("password")[1].split()[0]
+def made(directory: Path) -> tuple[Path, str, dict[str, int]]:
+    """A first start's files, with free ports."""
+    settings = directory / "var" / "mailfleet.toml"
+    password = first_start.make(settings, time.time())
     ports = {default: addresses.free_port() for default in DEFAULT_PORTS}
     text = settings.read_text()
     for default, port in ports.items():
@@ -92,14 +93,14 @@ def made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, str,
     return settings, password, ports
 
 
-@pytest.fixture
-def fleet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Fleet]:
-    settings, password, ports = made(tmp_path, capsys)
+@contextmanager
+def running(directory: Path) -> Iterator[Fleet]:
+    settings, password, ports = made(directory)
     environment = {
         "MAILFLEET_RUN__HTTP_PORT": "0",
         "MAILFLEET_RUN__SINK_LISTEN": f"127.0.0.1:{addresses.free_port()}",
     }
-    process = Process("mailfleet", [MAILFLEET, "--config", str(settings), "run"], tmp_path / "output", environment)
+    process = Process("mailfleet", [MAILFLEET, "--config", str(settings), "run"], directory / "output", environment)
     fleet = Fleet(settings, password, ports, environment, process)
     try:
         fleet.wait_until_ready()
@@ -108,25 +109,39 @@ def fleet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Fleet]
         process.stop()
 
 
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One for all tests that leave it running."""
+    with running(tmp_path_factory.mktemp("run")) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def own_fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """One for a test that ends it."""
+    with running(tmp_path) as fleet:
+        yield fleet
+
+
 def test_a_first_mail_goes_from_a_real_client_to_the_sink_and_its_story_is_told(fleet: Fleet) -> None:
-    reply = fleet.submit("you@example.net", "first")
-    within(30, lambda: fleet.kept() == ["first"])
+    reply = fleet.submit("first@example.net", "first")
+    within(30, lambda: "first" in fleet.kept())
 
     def kinds() -> list[str]:
-        return [line["kind"] for line in fleet.lines("trace", "you@example.net", "--json")]
+        return [line["kind"] for line in fleet.lines("trace", "first@example.net", "--json")]
 
     within(30, lambda: "delivered" in kinds())
     told = kinds()
     assert told[0] == "accepted"
     assert told.index("attempted") < told.index("delivered")
-    (message_id,) = {line["message_id"] for line in fleet.lines("trace", "you@example.net", "--json")}
+    (message_id,) = {line["message_id"] for line in fleet.lines("trace", "first@example.net", "--json")}
     assert message_id in reply
 
 
-def test_sigterm_ends_it_with_exit_code_0_and_no_child_is_left(fleet: Fleet) -> None:
-    children = fleet.children()
+def test_sigterm_ends_it_with_exit_code_0_and_no_child_is_left(own_fleet: Fleet) -> None:
+    children = own_fleet.children()
     assert len(children) == 5, children
-    assert fleet.process.stop() == 0, fleet.process.tail()
+    assert own_fleet.process.stop() == 0, own_fleet.process.tail()
     assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
 
 
@@ -140,17 +155,17 @@ def test_a_killed_child_is_started_again_and_mail_flows_on(fleet: Fleet, module:
 
     def submitted() -> bool:
         try:
-            return bool(fleet.submit("you@example.net", "after"))
+            return bool(fleet.submit("you@example.net", f"after {module}"))
         except (OSError, smtplib.SMTPException, AssertionError):
             return False
 
     within(40, submitted)
-    within(60, lambda: "after" in fleet.kept())
+    within(60, lambda: f"after {module}" in fleet.kept())
 
 
-def test_children_die_with_a_killed_supervisor(fleet: Fleet) -> None:
-    children = fleet.children()
-    os.kill(fleet.process.pid, 9)
+def test_children_die_with_a_killed_supervisor(own_fleet: Fleet) -> None:
+    children = own_fleet.children()
+    os.kill(own_fleet.process.pid, 9)
     within(10, lambda: not [pid for pid in children if Path(f"/proc/{pid}/exe").exists()])
 
 
@@ -188,8 +203,8 @@ def test_the_settings_of_the_first_start_pass_the_check_while_it_runs(fleet: Fle
     assert done.returncode == 0, done.stdout
 
 
-def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings, _, ports = made(tmp_path, capsys)
+def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path) -> None:
+    settings, _, ports = made(tmp_path)
     with socket.create_server(("127.0.0.1", ports["2525"])):
         done = subprocess.run([MAILFLEET, "--config", str(settings), "run"], capture_output=True, text=True, timeout=30,
                               env={**os.environ, "MAILFLEET_RUN__HTTP_PORT": "0"})  # fmt: skip
