@@ -1,6 +1,7 @@
 """A member of a group in a process of its own, so that it can be killed as a member is killed.
 
-Run as `python member.py SETTINGS GROUP TOPIC`; it prints its partitions, a JSON list a line, at each change.
+Run as `python -P member.py SETTINGS GROUP TOPIC` (-P: modules of this folder have names of real packages); it prints its
+partitions, a JSON list a line, at each change.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
+
 from mailfleet_core.bus.opening import open_bus
 from mailfleet_core.settings import BusSettings
 
@@ -37,7 +39,7 @@ class MemberProcess:
 
     async def __aenter__(self) -> MemberProcess:
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, __file__, *self.arguments, stdout=asyncio.subprocess.PIPE
+            sys.executable, "-P", __file__, *self.arguments, stdout=asyncio.subprocess.PIPE
         )
         return self
 

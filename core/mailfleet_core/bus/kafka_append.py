@@ -59,11 +59,15 @@ class Appender:
         """Wait until everything is acknowledged, but not for ever."""
         if self._replacing is not None:
             await asyncio.wait([self._replacing])
-        waiting = [future for future, _, _ in self._pending.values()]
+        if waiting := self._unanswered():
+            await asyncio.wait(waiting, timeout=seconds)
         if self._producer is not None:
-            await asyncio.to_thread(self._producer.close, seconds)
-        if waiting:
+            await asyncio.to_thread(self._shut, self._producer)
+        if waiting := self._unanswered():
             await asyncio.wait(waiting, timeout=1.0)
+
+    def _unanswered(self) -> list[asyncio.Future[int]]:
+        return [future for future, _, _ in self._pending.values() if not future.done()]
 
     @property
     def late(self) -> bool:
@@ -95,6 +99,13 @@ class Appender:
             producer.partitions_for(topic)
         return producer
 
+    @staticmethod
+    def _shut(producer: Any) -> None:
+        try:
+            producer.close(1)
+        except KafkaError:  # It could not flush in that time, and would go on trying.
+            producer._sender.force_close()
+
     def _finish(self, number: int, offset: int, error: BaseException | None) -> None:
         """Called on kafka-python's thread: one wake-up of the loop for a whole burst."""
         self._done.append((number, offset, error))
@@ -125,7 +136,7 @@ class Appender:
         old = self._producer
         try:
             self._producer = await asyncio.to_thread(self._open)
-            await asyncio.to_thread(old.close, 1)
+            await asyncio.to_thread(self._shut, old)
         except KafkaError as error:
             log.error("no new Kafka producer yet: %r", error)
         finally:

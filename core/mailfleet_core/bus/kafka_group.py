@@ -9,6 +9,7 @@ let go (incremental co-operative rebalancing). Members describe themselves as co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -223,10 +224,9 @@ class KafkaMembership:
             )
             answer = await self._call(request)
             self._coordinator.check(answer.error_code)
-            try:
-                await asyncio.wait_for(self._rejoin.wait(), HEARTBEAT_SECONDS)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await self._rejoin.wait()
 
     def _expelled(self, error: KafkaError) -> None:
         """The group took us for dead: others may hold what we had, so let go of it and begin anew."""
@@ -263,7 +263,8 @@ class KafkaMembership:
 
     async def _let_go(self, partitions: frozenset[int]) -> None:
         try:
-            await asyncio.wait_for(self._on_revoked(partitions), LETTING_GO_SECONDS)
+            async with asyncio.timeout(LETTING_GO_SECONDS):
+                await self._on_revoked(partitions)
         except Exception:
             log.exception("on_revoked failed; the partitions go to another member all the same")
         self._held -= partitions

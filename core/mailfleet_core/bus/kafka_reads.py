@@ -63,7 +63,8 @@ class Reads:
         self._wanted.append(_Wanted(topic, partition, offset, length, answer))
         self._schedule()
         try:
-            return await asyncio.wait_for(answer, READ_SECONDS)
+            async with asyncio.timeout(READ_SECONDS):
+                return await answer
         except TimeoutError:
             raise BusUnavailable(f"Kafka did not give {topic}[{partition}] at {offset} in {READ_SECONDS:g} s") from None
 
