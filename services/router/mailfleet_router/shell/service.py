@@ -16,6 +16,7 @@ from mailfleet_router.decisions.holds import Holds
 from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.settings import RouterSettings
 from mailfleet_router.shell import pages
+from mailfleet_router.shell.audit import Auditor
 from mailfleet_router.shell.control import Control
 from mailfleet_router.shell.owner import GROUP, Owner, Tools
 from mailfleet_router.shell.policy import policy as make_policy
@@ -47,6 +48,8 @@ class Router:
             bus, clock, policy, routing, holds, control, reports, resolving, context.instance,
             bus_settings.max_in_flight_bytes,
         )  # fmt: skip
+        self._settings = settings
+        self._auditor: Auditor | None = None
         self._splitter = Splitter(bus, policy)
         self._membership: Membership | None = None
         self._housekeeping: asyncio.Task[None] | None = None
@@ -81,10 +84,15 @@ class Router:
     def _assigned(self, partitions: frozenset[int]) -> None:
         for number in partitions:
             self.owners[number] = Owner(number, self._tools)
+        if 0 in partitions and self._settings.audit:
+            self._auditor = Auditor(self._tools.bus, self._tools.clock, self._settings.audit_grace_seconds)
         log.info("partitions assigned", extra={"partitions": sorted(partitions)})
 
     async def _revoked(self, partitions: frozenset[int]) -> None:
         gone = [self.owners.pop(number) for number in partitions if number in self.owners]
+        if 0 in partitions and self._auditor is not None:
+            await self._auditor.stop()
+            self._auditor = None
         await asyncio.gather(*(owner.stop() for owner in gone))
         log.info("partitions given up", extra={"partitions": sorted(partitions)})
 

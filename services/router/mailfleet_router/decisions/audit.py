@@ -1,0 +1,136 @@
+"""An independent count: whoever was accepted must be told of, by the time the mail expires."""
+
+from __future__ import annotations
+
+import heapq
+
+import msgspec
+
+from mailfleet_core.model import ids
+from mailfleet_core.model.tags import ATTEMPT, DONE, PUT, RETRY
+from mailfleet_core.model.wire import TERMINAL_KINDS
+
+
+class _Recipient(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    index: int
+
+
+class _Envelope(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The first fields of `wire.Envelope`."""
+
+    message_id: bytes
+    reverse_path: msgspec.Raw
+    tenant: msgspec.Raw
+    stream: msgspec.Raw
+    pool: msgspec.Raw
+    body: msgspec.Raw
+    accepted_at: float
+    expires_at: float
+
+
+class _Unit(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    unit_id: bytes
+    site: msgspec.Raw
+    envelope: _Envelope
+    recipients: tuple[_Recipient, ...]
+
+
+class _Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    unit: _Unit
+
+
+class _Accepted(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    envelope: _Envelope
+    recipients: tuple[_Recipient, ...]
+
+
+class _Event(msgspec.Struct, frozen=True, gc=False):
+    kind: str
+    message_id: str
+    recipients: tuple[tuple[int, str], ...] = ()
+
+
+_entry = msgspec.msgpack.Decoder(_Entry).decode
+_accepted = msgspec.msgpack.Decoder(_Accepted).decode
+_events = msgspec.msgpack.Decoder(list[_Event]).decode
+
+Key = tuple[bytes, int]
+
+
+class Audit:
+    """Counts recipients, not units: it knows nothing of how the router works. Everything may be told twice.
+
+    It starts with what the log of the queue says is open; what ended before it started is not its business.
+    """
+
+    def __init__(self, recent: int = 200_000) -> None:
+        self._open: dict[Key, float] = {}
+        self._times: list[tuple[float, Key]] = []
+        self._overdue: set[Key] = set()
+        self._ended: dict[Key, None] = {}
+        self._recent = recent
+        self._start: dict[bytes, _Unit] | None = {}
+        """While the queue is folded to its present end: its units."""
+
+    @property
+    def open(self) -> int:
+        """Accepted recipients without a terminal state."""
+        return len(self._open)
+
+    def queue(self, key: bytes, tag: bytes, value: bytes | None) -> None:
+        """A record of `mail.queue`."""
+        kind = tag[:1]
+        if self._start is not None:
+            if kind == DONE:
+                self._start.pop(key, None)
+            elif kind in (PUT, ATTEMPT, RETRY) and value is not None:
+                self._start[key] = _entry(value).unit
+        elif kind == PUT and value is not None:
+            unit = _entry(value).unit
+            self._accept(unit.envelope, unit.recipients)
+
+    def begin(self) -> None:
+        """The queue is folded: what is in it is open. From now on only events end anything."""
+        units, self._start = self._start or {}, None
+        for unit in units.values():
+            self._accept(unit.envelope, unit.recipients)
+
+    def accepted(self, value: bytes) -> None:
+        """A record of `mail.accept`."""
+        message = _accepted(value)
+        self._accept(message.envelope, message.recipients)
+
+    def events(self, value: bytes) -> None:
+        """A record of `mail.events`."""
+        for event in _events(value):
+            if event.kind in TERMINAL_KINDS:
+                message = ids.parse(event.message_id)
+                for index, _ in event.recipients:
+                    self._end((message, index))
+
+    def overdue(self, now: float, grace_seconds: float) -> int:
+        """How many are without a terminal state so long after their expiry."""
+        while self._times and self._times[0][0] + grace_seconds <= now:
+            _, key = heapq.heappop(self._times)
+            if key in self._open:
+                self._overdue.add(key)
+        return len(self._overdue)
+
+    def examples(self) -> list[str]:
+        """Some overdue recipients, for people to look at."""
+        return [f"{ids.text(message)}/{index}" for message, index in list(self._overdue)[:10]]
+
+    def _accept(self, envelope: _Envelope, recipients: tuple[_Recipient, ...]) -> None:
+        for recipient in recipients:
+            key = (envelope.message_id, recipient.index)
+            if key not in self._ended and key not in self._open:
+                self._open[key] = envelope.expires_at
+                heapq.heappush(self._times, (envelope.expires_at, key))
+
+    def _end(self, key: Key) -> None:
+        if self._open.pop(key, None) is None:
+            # Events and records come by different ways; the end may be read first.
+            self._ended[key] = None
+            if len(self._ended) > self._recent:
+                del self._ended[next(iter(self._ended))]
+        self._overdue.discard(key)

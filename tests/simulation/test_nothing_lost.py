@@ -1,0 +1,62 @@
+"""The whole system in one process, thousands of random histories with crashes between any two steps.
+
+`MAILFLEET_HISTORIES` says how many; a failure prints the seed, and `World(seed)` runs that history again.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from simulation.faults import PARTITION_FAULTS, SENDER_FAULTS
+from simulation.world import World
+
+HISTORIES = int(os.environ.get("MAILFLEET_HISTORIES", "2000"))
+
+
+def run(seed: int, **options: object) -> World:
+    world = World(seed, **options)  # type: ignore[arg-type]
+    try:
+        world.run()
+        world.judge()
+    except Exception as error:
+        raise AssertionError(f"seed {seed} {options}: {error}") from error
+    return world
+
+
+@pytest.mark.slow
+def test_every_accepted_recipient_ends_exactly_once() -> None:
+    for seed in range(HISTORIES * 2 // 3):
+        run(seed)
+
+
+@pytest.mark.slow
+def test_without_a_sender_that_dies_nothing_is_delivered_twice() -> None:
+    for seed in range(HISTORIES // 3):
+        run(seed, senders_die=False)
+
+
+FIRST_SEEDS_TRIED = 1500
+
+
+def caught(**options: object) -> bool:
+    """Does one of the first histories show this fault?"""
+    for seed in range(FIRST_SEEDS_TRIED):
+        try:
+            run(seed, **options)
+        except AssertionError:
+            return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", PARTITION_FAULTS, ids=lambda fault: fault.__name__)
+def test_a_router_with_a_planted_fault_is_caught(fault: type) -> None:
+    assert caught(make=fault)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", SENDER_FAULTS)
+def test_a_sender_with_a_planted_fault_is_caught(fault: str) -> None:
+    assert caught(faults=frozenset({fault}))

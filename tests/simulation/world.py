@@ -1,0 +1,243 @@
+"""One history: processes, what happens to them, and what must hold at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from mailfleet_core.bus import topics
+from mailfleet_core.model import ids, wire
+from mailfleet_core.model.wire import Suspension
+from mailfleet_router.decisions.partition import Partition
+from mailfleet_router.decisions.policy import LAST_RESORT, Ladder, Policy
+from simulation.actors import LANES, PARTITIONS, Ingest, Outside, Router, Sender
+from simulation.log import COMPACTION_LAG_SECONDS, Log
+
+POLICY = Policy(
+    ladders={"s": Ladder((60.0, 300.0, 900.0), 0.2, 1800.0)},
+    pools={"default": (("a", 2), ("b", 1))},
+    lanes={"a": (0,), "b": (1,)},
+    rules=(LAST_RESORT,),
+    recipients_per_unit=2,
+    recent_units=1000,
+)
+
+STEPS = 320
+
+
+class World:
+    """Everything, under one seed."""
+
+    def __init__(
+        self, seed: int, make: Callable[..., Partition] = Partition, faults: frozenset[str] = frozenset(),
+        senders_die: bool = True,
+    ) -> None:  # fmt: skip
+        self.rng = Random(seed)
+        self.log = Log(self.rng)
+        self.outside = Outside(self.rng)
+        self.make, self.faults, self.senders_die = make, faults, senders_die
+        self.ingest = Ingest(self.log, self.outside, self.rng)
+        self.routers = [self._router(), self._router()]
+        self.zombies: list[Any] = []
+        self.senders = [self._sender(lane) for lane in range(LANES)]
+        for number in range(PARTITIONS):
+            self.routers[number % 2].own(number)
+        self.routers[0].splits = True
+        # Some histories are nearly quiet, in some hardly anything survives.
+        self._fault_share = self.rng.choice((0.01, 0.04, 0.12))
+        self._turns = 0
+        self._paused: dict[int, int] = {}
+        """Processes that were stopped (SIGSTOP), until which turn. What they believe grows old meanwhile."""
+        self._jump_share = self.rng.choice((0.005, 0.04))
+
+    def run(self) -> None:
+        """A history with faults, then peace until nothing moves."""
+        for _ in range(STEPS):
+            self._step()
+        self._peace()
+
+    # --- what may happen -----------------------------------------------------------------------------------------
+    def _step(self) -> None:
+        rng = self.rng
+        if rng.random() < 0.05:
+            self.ingest.accept()
+        elif rng.random() < self._jump_share:
+            self.log.now += rng.choice((1.0, 30.0, 120.0, 600.0))
+        elif rng.random() < self._fault_share:
+            for _ in range(rng.choice((1, 1, 2, 3))):
+                self._fault()
+        else:
+            self.log.now += 0.01
+            self._turns += 1
+            actor = rng.choice((self.ingest, *self.routers, *self.routers, *self.senders, *self.zombies))
+            if self._paused.get(id(actor), 0) < self._turns:
+                actor.step()
+
+    def _fault(self) -> None:
+        fault = self.rng.choice(
+            (
+                self._router_dies, self._router_dies, self._partition_moves, self._partition_moves, self._router_pauses,
+                self._router_pauses, self._sender_dies, self._sender_is_replaced, self._ingest_dies, self._appends_fail,
+                self._compaction, self._suspension,
+            )
+        )  # fmt: skip
+        fault()
+
+    def _router_dies(self) -> None:
+        index = self.rng.randrange(2)
+        old = self.routers[index]
+        old.client.die()
+        self.routers[index] = fresh = self._router()
+        heir = fresh if self.rng.random() < 0.5 else self.routers[1 - index]
+        for number in old.owners:
+            heir.own(number)
+        (fresh if self.rng.random() < 0.5 else self.routers[1 - index]).splits |= old.splits
+
+    def _router_pauses(self) -> None:
+        """It does nothing for a while, and the other one is told to take its partitions."""
+        router, other = self.rng.sample(self.routers, 2)
+        self._paused[id(router)] = self._turns + self.rng.randrange(20, 120)
+        for number in list(router.owners):
+            if self.rng.random() < 0.8:
+                other.own(number)
+
+    def _partition_moves(self) -> None:
+        """The group gives a partition to the other router, and the old owner does not hear of it."""
+        number = self.rng.randrange(PARTITIONS)
+        self.rng.choice(self.routers).own(number)
+        self.rng.choice(self.routers).splits = True
+
+    def _sender_dies(self) -> None:
+        if self.senders_die:
+            lane = self.rng.randrange(LANES)
+            self.senders[lane].client.die()
+            self.senders[lane] = self._sender(lane)
+
+    def _sender_is_replaced(self) -> None:
+        if self.senders_die:
+            lane = self.rng.randrange(LANES)
+            self.zombies.append(self.senders[lane])
+            self.senders[lane] = self._sender(lane)
+
+    def _ingest_dies(self) -> None:
+        self.ingest.client.die()
+        self.ingest = Ingest(self.log, self.outside, self.rng)
+
+    def _appends_fail(self) -> None:
+        self.rng.choice(self.routers).client.fail()
+
+    def _compaction(self) -> None:
+        self.log.compact((topics.QUEUE, self.rng.randrange(PARTITIONS)))
+
+    def _suspension(self) -> None:
+        kind, name = self.rng.choice((("tenant", "t"), ("site", "d1.example"), ("site", "mx1.shared.example")))
+        suspension = Suspension("test", "me", self.log.now) if self.rng.random() < 0.5 else None
+        self._suspend(kind, name, suspension)
+
+    def _suspend(self, kind: str, name: str, suspension: Suspension | None) -> None:
+        for router in self.routers:
+            router.holds.set(kind, name, suspension)
+            for owner in router.owners.values():
+                if owner.partition is not None and owner.partition.live:
+                    owner.partition.holds_changed(self.log.now)
+
+    # --- peace ---------------------------------------------------------------------------------------------------
+    def _peace(self) -> None:
+        """No more faults. Zombies say what they have to say, the newest owners go on until the queue is empty."""
+        self._compact_and_start_again()
+        self.outside.healed = True
+        for kind, name in (("tenant", "t"), ("site", "d1.example"), ("site", "mx1.shared.example")):
+            self._suspend(kind, name, None)
+        self._own_all()
+        self.routers[0].splits = True
+        for turn in range(400):
+            self.log.now += 0.1 if turn % 4 else 400.0
+            for actor in (self.ingest.client, *self.zombies, *self.routers, *self.senders):
+                (actor.settle_down if not hasattr(actor, "append") else lambda a=actor: a.step(everything=True))()
+            if turn > 12 and turn % 4 == 0 and self.quiet():
+                return
+            self._own_all()
+        raise AssertionError(f"after peace something still waits: {self._waiting()}")
+
+    def _compact_and_start_again(self) -> None:
+        """When every owner has repaired what it read, the last record of each key must be all that is needed."""
+        for _ in range(12):
+            for router in self.routers:
+                router.settle_down()
+            self._own_all()
+        for number in range(PARTITIONS):
+            self.log.now += COMPACTION_LAG_SECONDS
+            self.log.compact((topics.QUEUE, number))
+            self.log.now -= COMPACTION_LAG_SECONDS
+        for router in self.routers:
+            router.client.die()
+        self.routers = [self._router(), self._router()]
+
+    def _own_all(self) -> None:
+        for number in range(PARTITIONS):
+            if not any(number in router.owners for router in self.routers):
+                self.routers[0].own(number)
+
+    def _waiting(self) -> list[str]:
+        return [
+            f"{ids.text(held.key)} kind {held.kind!r} state {held.state} p{number}"
+            for router in self.routers
+            for number, owner in router.owners.items()
+            if owner.partition is not None
+            for held in owner.partition.ledger.units.values()
+        ][:5]
+
+    def quiet(self) -> bool:
+        """Is nothing queued by anybody's account?"""
+        owned = [owner for router in self.routers for owner in router.owners.values()]
+        live = [owner for owner in owned if owner.partition is not None and owner.partition.live and not owner.over]
+        done = self.log.positions.get(("splitters", topics.ACCEPT, 0), 0)
+        return (
+            len({owner.number for owner in live}) == PARTITIONS
+            and not any(owner.partition.ledger.units for owner in live if owner.partition)
+            and all(owner.partition.quiet for owner in live if owner.partition)
+            and not self.log.line(topics.ACCEPT, 0).after(done, 1)
+        )
+
+    # --- judgement -----------------------------------------------------------------------------------------------
+    def judge(self) -> None:
+        """Raises AssertionError for a broken promise."""
+        ends: dict[tuple[str, int], set[tuple[str, str]]] = {}
+        doubts: dict[tuple[str, int], set[str]] = {}
+        for event in self.events():
+            for index, _ in event.recipients:
+                if event.kind in wire.TERMINAL_KINDS:
+                    ends.setdefault((event.message_id, index), set()).add((event.id, event.kind))
+                elif event.kind == "in_doubt":
+                    doubts.setdefault((event.message_id, index), set()).add(event.id)
+        for message, index in self.outside.accepted:
+            found = ends.get((ids.text(message), index), set())
+            assert len(found) == 1, f"{ids.text(message)}/{index}: ends {found or 'never'}"
+        for key, endings in ends.items():
+            assert len(endings) == 1, f"{key}: ends {endings}"
+            ((_, kind),) = endings
+            copies = self.outside.received.get((ids.parse(key[0]), key[1]), 0)
+            doubt = len(doubts.get(key, ()))
+            assert copies <= 1 + doubt, f"{key}: {copies} copies, {doubt} doubts"
+            assert copies or kind != "delivered", f"{key}: said to be delivered, and was not"
+            assert not copies or kind == "delivered" or doubt, f"{key}: delivered, and told as {kind}"
+            assert not doubt or self.senders_die, f"{key}: in doubt although no sender died"
+        for message, index in self.outside.received:
+            assert (ids.text(message), index) in ends, f"{ids.text(message)}/{index}: delivered and never told"
+
+    def events(self) -> list[wire.Event]:
+        """Everything told."""
+        return [
+            event
+            for _, _, _, value in self.log.line(topics.EVENTS, 0).records
+            if value is not None
+            for event in wire.decode(list[wire.Event], value)
+        ]
+
+    # --- making --------------------------------------------------------------------------------------------------
+    def _router(self) -> Router:
+        return Router(self.log, self.outside, self.rng, POLICY, self.make)
+
+    def _sender(self, lane: int) -> Sender:
+        return Sender(self.log, self.outside, self.rng, lane, self.faults)
