@@ -28,7 +28,7 @@ class World:
     fleet: Fleet
     door: Door
     short_port: int
-    """The trusted listener of the stream `short`: reports a delay after 2 s, gives up after 6 s."""
+    """The trusted listener of the stream `short`: reports a delay after some seconds, gives up after 20."""
 
     def why(self) -> str:
         """What everybody wrote, for a test that fails."""

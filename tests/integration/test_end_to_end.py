@@ -32,7 +32,7 @@ def token() -> str:
 def message(word: str, body: bytes = b"Hello.\r\n", extra: str = "") -> bytes:
     """A complete message with `word` in its header."""
     return (
-        f"From: <{SENDER}>\r\nTo: somebody\r\nSubject: a test\r\nMessage-ID: <{word}@reports.test>\r\n"
+        f"From: <{SENDER}>\r\nTo: <somebody@reports.test>\r\nSubject: a test\r\nMessage-ID: <{word}@reports.test>\r\n"
         f"Date: Sat, 21 Nov 2026 23:00:00 +0000\r\nX-Test: {word}\r\n{extra}\r\n"
     ).encode() + body
 
