@@ -85,7 +85,7 @@ class ScriptedMx:
         self.peers.append(writer.get_extra_info("peername"))
         try:
             await _Session(self, reader, writer, self.connections).run()
-        except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, ssl.SSLError):
             pass
         finally:
             self.open -= 1
@@ -157,9 +157,12 @@ class _Session:
         elif upper.startswith(b"AUTH"):
             await self.say("AUTH", command, b"235 2.7.0 welcome")
         elif upper.startswith(b"MAIL"):
-            self.from_line, self.rcpt = command, []
-            await self.say("MAIL", command, b"250 2.1.0 Ok")
+            said = await self.say("MAIL", command, b"250 2.1.0 Ok")
+            self.from_line, self.rcpt = command if said.startswith(b"2") else b"", []
         elif upper.startswith(b"RCPT"):
+            if not self.from_line:
+                self.writer.write(b"503 5.5.1 MAIL first\r\n")
+                return
             said = await self.say("RCPT", command, b"250 2.1.5 Ok")
             if said.startswith(b"2"):
                 self.rcpt.append(command)
@@ -185,7 +188,7 @@ class _Session:
         self.mx.bodies_read += 1
         for recipient in self.rcpt if self.mx.lmtp else [b""]:
             said = await self.say("DOT", recipient, b"250 2.0.0 queued as 1")
-            if said.startswith(b"2") and self.rcpt:
+            if said.startswith(b"2") and said[:3].isdigit() and self.rcpt:
                 whom = [recipient] if self.mx.lmtp else list(self.rcpt)
                 self.mx.mails.append(Mail(self.from_line, whom, bytes(content), self.number, self.tls))
         self.from_line, self.rcpt = b"", []

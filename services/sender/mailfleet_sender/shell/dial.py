@@ -6,8 +6,8 @@ aiosmtplib speaks until EHLO is answered; then `Connection` takes its transport.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 REMEMBER_DOWN_SECONDS = 60.0
 SUBMISSIONS_PORT = 465
 """TLS from the first byte (RFC 8314)."""
-_NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
 class Target(NamedTuple):
@@ -317,18 +316,17 @@ class _Call:
         if isinstance(error, ssl.SSLError):
             reason = getattr(error, "verify_message", "") or error.reason or "handshake failed"
             return Answer(Reply(0, "4.7.5", f"TLS failed with {where}: {_printable(str(reason))}"), phases.STARTTLS)
+        enhanced = "4.4.1" if self._phase == phases.CONNECT else "4.4.2"
         if isinstance(error, TimeoutError | aiosmtplib.SMTPTimeoutError):
-            return Answer(
-                Reply(0, "4.4.1" if self._phase == phases.CONNECT else "4.4.2", f"{where}: no answer in time"),
-                self._phase,
-            )
+            return Answer(Reply(0, enhanced, f"{where}: no answer in time"), self._phase)
         if isinstance(error, aiosmtplib.SMTPException | OSError | ValueError):
-            text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            return Answer(
-                Reply(0, "4.4.1" if self._phase == phases.CONNECT else "4.4.2", f"{where}: {_printable(text)}"),
-                self._phase,
-            )
+            return Answer(Reply(0, enhanced, f"{where}: {_printable(_reason(error))}"), self._phase)
         return None
+
+
+def _reason(error: Exception) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number else str(error) or type(error).__name__
 
 
 def _printable(text: str) -> str:

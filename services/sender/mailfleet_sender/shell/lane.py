@@ -141,6 +141,9 @@ class Lane:
         if not marker:
             self._hand(record.offset, record.value or b"", self._reader.dispatched)
             return
+        if marker == decisions.LEFT:
+            # Never behind the position: the next owner has to find it.
+            return
         self.position.passed(record.offset)
         if marker == decisions.TAKEN:
             log.error("another sender has taken the lane", extra={"lane": self.number})
