@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 import pytest
+
 from mailfleet_core.clock import SystemClock
 from mailfleet_core.dns.port import DnsTemporary, MxAnswer
 from mailfleet_core.dns.resolver import DnspythonResolver, a_labels, literal
