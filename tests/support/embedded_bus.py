@@ -45,9 +45,9 @@ class LogProcess:
         )
 
     async def kill(self, number: int = signal.SIGKILL) -> int:
-        """End the log process; its exit code."""
+        """Send it a signal (0: none) and wait for its end; its exit code."""
         assert self._process is not None
-        if self._process.returncode is None:
+        if self._process.returncode is None and number:
             os.kill(self._process.pid, number)
         return await self._process.wait()
 

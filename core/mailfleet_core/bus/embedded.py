@@ -33,10 +33,17 @@ class EmbeddedBus:
     Whether it was written is then unknown if the log process had it already: it may be in the log.
     """
 
-    def __init__(self, settings: BusSettings, client: str, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        settings: BusSettings,
+        client: str,
+        patience: float = PATIENCE_SECONDS,
+        connect_seconds: float = CONNECT_SECONDS,
+    ) -> None:
         self._settings = settings
         self._client = client
         self._patience = patience
+        self._connect_seconds = connect_seconds
         self._directory = Path(settings.directory)
         self._topics = topics(settings.queue_partitions, settings.lanes, QUEUE_LIFE_SECONDS)
         self._numbers: dict[str, int] = {}
@@ -55,7 +62,7 @@ class EmbeddedBus:
         self._link = Link(self._directory, self._patience, self._on_frame, self._on_connected, self._on_lost)
         self._producer = Producer(identity, self._patience, self._link.write)
         try:
-            await self._link.open(CONNECT_SECONDS)
+            await self._link.open(self._connect_seconds)
         except ValueError as error:
             raise BusUnavailable(str(error)) from error
 

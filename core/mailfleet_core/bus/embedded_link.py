@@ -22,19 +22,18 @@ class _Gone(ConnectionError):
     """The connection broke before the answer came."""
 
 
-class _Protocol(asyncio.Protocol):
+class _Protocol(wire.Frames):
     def __init__(self, made: Callable[[], None], frame: Callable[[int, bytes], None], lost: Callable[[], None]) -> None:
+        super().__init__()
         self._made = made
         self._frame = frame
         self._lost = lost
-        self._frames = wire.Frames()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._made()
 
-    def data_received(self, data: bytes) -> None:
-        for kind, body in self._frames.feed(data):
-            self._frame(kind, body)
+    def frame(self, kind: int, body: bytes) -> None:
+        self._frame(kind, body)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost()

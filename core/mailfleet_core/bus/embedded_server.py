@@ -41,7 +41,7 @@ class LogOptions(msgspec.Struct, frozen=True):
     segment_bytes: int = 64 << 20
     reserve_bytes: int = 0
     """Free space kept for what is accepted already; 0: 64 MiB or 2 % of the disk, whichever is more."""
-    group_seconds: float = 0.001
+    group_seconds: float = 0.002
     policy: Policy = Policy()
 
 
@@ -67,6 +67,7 @@ class LogServer:
         self.writers: list[Writer] = []
         self._server: asyncio.AbstractServer | None = None
         self._room_check: asyncio.TimerHandle | None = None
+        self._look_again_at = 0.0
         self._preparing: set[int] = set()
         self._housekeeper = Housekeeper(options.policy, *self.journals)
         self._housekeeping = asyncio.Event()
@@ -184,8 +185,11 @@ class LogServer:
             self.keep_house()
         if REFUSED in answers:
             self.check_room(refused=True)
-        else:
-            self._prepare_next(number)
+            return
+        self._prepare_next(number)
+        # By what is written, not by a clock of its own: an idle log does not wake up.
+        if asyncio.get_running_loop().time() > self._look_again_at:
+            self.check_room()
 
     async def _keep_house(self) -> None:
         """Compaction and retention, when a segment was sealed, after a trim, and now and then."""
@@ -237,6 +241,7 @@ class LogServer:
     # --- room ---------------------------------------------------------------------------------------------------------
     def check_room(self, *, refused: bool = False) -> None:
         """Look at the free space; below the reserve, new mail is refused and what is accepted goes on."""
+        self._look_again_at = asyncio.get_running_loop().time() + ROOM_SECONDS
         disk = os.statvfs(self.options.directory)
         reserve = self.options.reserve_bytes or max(64 << 20, disk.f_blocks * disk.f_frsize // 50)
         full = refused or disk.f_bavail * disk.f_frsize < reserve

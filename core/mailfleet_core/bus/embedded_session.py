@@ -28,14 +28,14 @@ _members = itertools.count(1)
 _specs = msgspec.convert
 
 
-class Session(asyncio.Protocol):
+class Session(wire.Frames):
     """The connection of one client: its appends, tails, memberships and questions."""
 
     def __init__(self, server: LogServer) -> None:
+        super().__init__()
         self.server = server
         self.feeds: dict[int, Feed] = {}
         self.name = "?"
-        self._frames = wire.Frames()
         self._out: list[bytes] = []
         self._acks: list[bytes] = []
         self._pending = 0
@@ -66,19 +66,22 @@ class Session(asyncio.Protocol):
         """Let it go."""
         self._transport.close()
 
-    def data_received(self, data: bytes) -> None:
+    def buffer_updated(self, count: int) -> None:
         """Bytes of frames."""
         try:
-            for kind, body in self._frames.feed(data):
-                if kind == wire.APPEND:
-                    self._append(body)
-                elif kind == wire.GRANT:
-                    self._grant(*wire.CREDIT.unpack(body))
-                else:
-                    self._start(self._answer(*wire.decode(body)))
+            super().buffer_updated(count)
         except (ValueError, struct.error, LookupError, TypeError) as error:
             log.error("a client that does not speak our language is cut off: %s", error, extra={"client": self.name})
             self._transport.abort()
+
+    def frame(self, kind: int, body: bytes) -> None:
+        """An append, credit for a tail, or a question."""
+        if kind == wire.APPEND:
+            self._append(body)
+        elif kind == wire.GRANT:
+            self._grant(*wire.CREDIT.unpack(body))
+        else:
+            self._start(self._answer(*wire.decode(body)))
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

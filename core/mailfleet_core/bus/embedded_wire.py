@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
 from pathlib import Path
 from struct import Struct
 from typing import Any
@@ -28,6 +28,7 @@ STATE, BODIES = 0, 1
 
 SOCKET = "log.sock"
 MAX_FRAME_BYTES = 64 << 20
+RECEIVE_BYTES = 256 << 10
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder().decode
@@ -53,32 +54,52 @@ def frame(kind: int, *values: Any) -> bytes:
     return FRAME.pack(len(body), kind) + body
 
 
-class Frames:
-    """Cuts a stream of bytes into frames."""
+class Frames(asyncio.BufferedProtocol):
+    """A connection cut into frames: bytes are received into one buffer and copied once, into the frame they belong to."""
 
     def __init__(self) -> None:
-        self._rest = bytearray()
+        self._buffer = bytearray(RECEIVE_BYTES)
+        self._view = memoryview(self._buffer)
+        self._taken_to = self._filled_to = 0
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """The frames that are complete with `data`. Raises ValueError for what is no stream of frames."""
-        if self._rest:
-            self._rest += data
-            if len(self._rest) < FRAME.size or len(self._rest) < FRAME.size + FRAME.unpack_from(self._rest)[0]:
-                return
-            data = bytes(self._rest)
-            self._rest.clear()
-        position, size, width = 0, len(data), FRAME.size
-        while size - position >= width:
-            length, kind = FRAME.unpack_from(data, position)
+    def frame(self, kind: int, body: bytes) -> None:
+        """One whole frame came."""
+        raise NotImplementedError
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go."""
+        return self._view[self._filled_to :]
+
+    def buffer_updated(self, count: int) -> None:
+        """Hand over the frames that are whole now. Raises ValueError for what is no stream of frames."""
+        self._filled_to += count
+        buffer, view, start, end, width = self._buffer, self._view, self._taken_to, self._filled_to, FRAME.size
+        needed = 0
+        while end - start >= width:
+            length, kind = FRAME.unpack_from(buffer, start)
             if length > MAX_FRAME_BYTES:
                 raise ValueError(f"a frame of {length} bytes")
-            after = position + width + length
-            if after > size:
+            after = start + width + length
+            if after > end:
+                needed = width + length
                 break
-            yield kind, data[position + width : after]
-            position = after
-        if position < size:
-            self._rest += data[position:]
+            self.frame(kind, bytes(view[start + width : after]))
+            start = after
+        self._taken_to = start
+        if start == end:
+            self._taken_to = self._filled_to = 0
+        elif max(needed, RECEIVE_BYTES // 4) > len(buffer) - start:
+            self._make_room(needed)
+
+    def _make_room(self, needed: int) -> None:
+        """Put the beginning of a frame at the beginning of the buffer, in a larger one if it must be."""
+        rest = bytes(self._view[self._taken_to : self._filled_to])
+        wanted = max(RECEIVE_BYTES, needed)
+        if len(self._buffer) != wanted:
+            self._buffer = bytearray(wanted)
+            self._view = memoryview(self._buffer)
+        self._buffer[: len(rest)] = rest
+        self._taken_to, self._filled_to = 0, len(rest)
 
 
 def socket_path(directory: Path) -> str:

@@ -29,7 +29,9 @@ class Writer:
         self._loop = loop
         self._written = written
         self._pause = pause
-        """Least seconds between the starts of two groups: a sync costs 100 µs of CPU, a wait costs none."""
+        """Least seconds between the starts of two groups: a sync costs 100 µs of CPU, a wait costs none.
+        After a group of one nobody else is there to wait for."""
+        self._last_group = 0
         self._queue: SimpleQueue[Item | Callable[[], None] | None] = SimpleQueue()
         self.put = self._queue.put
         """Write this batch; or call this function in the writing thread, between two groups; None: stop."""
@@ -45,7 +47,7 @@ class Writer:
         try:
             clock, started = self._loop.time, 0.0
             while (first := self._queue.get()) is not None:
-                if (wait := started + self._pause - clock()) > 0:
+                if self._last_group > 1 and (wait := started + self._pause - clock()) > 0:
                     # An event that nobody sets: a sleep that can be told from a mistake.
                     threading.Event().wait(wait)
                 started = clock()
@@ -59,6 +61,7 @@ class Writer:
     def _work_on(self, first: Item | Callable[[], None]) -> bool:
         """One group; False after the last."""
         group, going_on = self._group(first)
+        self._last_group = len(group)
         if group:
             answers = self.journal.write([append for _, append in group])
             self._loop.call_soon_threadsafe(self._written, group, answers)
