@@ -37,6 +37,7 @@ class Appender:
             "linger_ms": 0,
             "max_request_size": 8 << 20,
             "delivery_timeout_ms": int(delivery_seconds * 1000),
+            "request_timeout_ms": min(options["request_timeout_ms"], int(delivery_seconds * 500)),
             "max_block_ms": 2000,
             "retry_backoff_ms": 20,
             "metrics_enabled": False,
