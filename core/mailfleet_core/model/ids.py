@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 """Crockford's base 32: no I, L, O, U, so an id survives being read over a telephone."""
@@ -11,6 +12,7 @@ MESSAGE_ID_BYTES = 16
 UNIT_ID_BYTES = 18
 _PAIRS = tuple(first + second for first in ALPHABET for second in ALPHABET)
 """Ten bits at a time: `text` is called several times for each mail."""
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _VALUES = {letter: value for value, letter in enumerate(ALPHABET)}
 
 
@@ -44,6 +46,12 @@ def text(identifier: bytes) -> str:
         + pairs[number >> 20 & 1023] + pairs[number >> 10 & 1023] + pairs[number & 1023]
     )  # fmt: skip
     return word if len(identifier) == MESSAGE_ID_BYTES else f"{word}-{int.from_bytes(identifier[16:], 'big')}"
+
+
+@lru_cache(maxsize=4096)  # the story of one mail names it a dozen times
+def _word(identifier: bytes) -> str:
+    number = int.from_bytes(identifier, "big")
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def parse(word: str) -> bytes:
