@@ -42,7 +42,7 @@ def by_swaks(door: Door, reverse_path: str, recipients: Sequence[str], content: 
     processes.run([
         str(program("swaks")), "--server", door.host, "--port", str(door.port), "--tls", "--auth", "PLAIN",
         "--auth-user", door.user, "--auth-password", door.password, "--from", reverse_path,
-        "--to", ",".join(recipients), "--data", f"@{file}", "--no-data-fixup", "--helo", "client.example",
+        "--to", ",".join(recipients), "--data", f"@{file}", "--helo", "client.example",
     ])  # fmt: skip
 
 
