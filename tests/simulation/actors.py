@@ -375,14 +375,18 @@ class Sender:
     def _meet(self, work: wire.Dispatch, offset: int) -> None:
         assert self._taken is not None
         newest = self._epochs.get(work.queue_partition, -1)
-        if work.epoch < newest and "sender ignores epochs" not in self.faults:
+        inherited = offset < self._taken and self._inherited
+        if inherited and "sender drops what it inherits" in self.faults:
+            inherited = work.epoch >= newest
+        if work.epoch < newest and not inherited:
             return
         self._epochs[work.queue_partition] = max(newest, work.epoch)
         key = (work.unit.unit_id, work.attempt)
         if key in self._answers and "sender has no memory" not in self.faults:
             if (given := self._answers[key]) is not None:
                 self._tell(work, offset, given)
-        elif offset < self._taken and self._inherited:
+        elif inherited:
+            # Whatever its epoch: a former owner of the lane may have begun it while that epoch was the newest.
             self._give(work, offset, wire.LOST)
         elif (work.again and "sender does again what it never saw" not in self.faults) or self.rng.random() < 0.05:
             self._give(work, offset, wire.NOT_ATTEMPTED)

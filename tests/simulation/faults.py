@@ -134,6 +134,6 @@ PARTITION_FAULTS = (
     IgnoresEpochs, DoesNotStopAsZombie, ForgetsBeforeItTells, RepairsNothing, ExpiresByItsOwnClock,
     MovesWithoutWritingItDown, CountsOnOneNumber,
 )  # fmt: skip
-SENDER_FAULTS = ("sender has no memory", "sender does again what it never saw")
+SENDER_FAULTS = ("sender has no memory", "sender does again what it never saw", "sender drops what it inherits")
 # A sender that ignores epochs is not caught: with `again` and answers read back it takes a zombie router, asleep between
 # reading its ATTEMPT back and writing the dispatch, and a sender that starts meanwhile.

@@ -47,7 +47,7 @@ class World:
         # Some histories are nearly quiet, in some hardly anything survives.
         self._fault_share = self.rng.choice((0.01, 0.04, 0.12))
         self._turns = 0
-        self._paused: dict[int, int] = {}
+        self._paused: dict[object, int] = {}
         """Processes that were stopped (SIGSTOP), until which turn. What they believe grows old meanwhile."""
         self._jump_share = self.rng.choice((0.005, 0.04))
 
@@ -71,7 +71,7 @@ class World:
             self.log.now += 0.01
             self._turns += 1
             actor = rng.choice((self.ingest, *self.routers, *self.routers, *self.senders, *self.zombies))
-            if self._paused.get(id(actor), 0) < self._turns:
+            if self._paused.get(actor, 0) < self._turns:
                 actor.step()
 
     def _fault(self) -> None:
@@ -97,7 +97,7 @@ class World:
     def _router_pauses(self) -> None:
         """It does nothing for a while, and the other one is told to take its partitions."""
         router, other = self.rng.sample(self.routers, 2)
-        self._paused[id(router)] = self._turns + self.rng.randrange(20, 120)
+        self._paused[router] = self._turns + self.rng.randrange(20, 120)
         for number in list(router.owners):
             if self.rng.random() < 0.8:
                 other.own(number)

@@ -88,7 +88,7 @@ class Partition:
         self.scheduler = Scheduler(holds)
         self.progress = Progress(0)
         self._pending: deque[Pending] = deque()
-        self._suspects: set[bytes] = set()
+        self._suspects: dict[bytes, None] = {}
         self._asked: dict[str, list[Held]] = {}
         self._tokens: dict[int, Waiting] = {}
         self._delays: dict[int, Held] = {}
@@ -140,7 +140,7 @@ class Partition:
                 self.stopped = True
             elif not self.live:
                 if self.ledger.replay(offset, key, mark, value):
-                    self._suspects.add(key)
+                    self._suspects[key] = None
             elif kind == PUT:
                 self._put(key, mark, value, now)
             elif int.from_bytes(mark[1:9], "big") == self.epoch and kind != CLAIM:
