@@ -15,7 +15,8 @@ from mailfleet_core.bus.embedded_compaction import Damaged, compact
 from mailfleet_core.bus.embedded_feed import read_from
 from mailfleet_core.bus.embedded_groups import Group, balance
 from mailfleet_core.bus.embedded_housekeeping import plan
-from mailfleet_core.bus.embedded_journal import REFUSED, Append, Journal, Notes, cover_of, notes_append
+from mailfleet_core.bus.embedded_journal import REFUSED, Journal
+from mailfleet_core.bus.embedded_notes import Append, Notes, cover_of, notes_append
 from mailfleet_core.bus.embedded_segment import Segment, key_of
 from mailfleet_core.bus.embedded_wire import TopicSpec
 from mailfleet_core.bus.port import Record

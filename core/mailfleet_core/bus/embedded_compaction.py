@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from mailfleet_core.bus import embedded_format as form
-from mailfleet_core.bus.embedded_journal import Cover
+from mailfleet_core.bus.embedded_notes import Cover
 from mailfleet_core.bus.embedded_segment import AGED, KEYS, RAW, Segment, file_name, key_of, sync_directory
 from mailfleet_core.bus.port import Record
 

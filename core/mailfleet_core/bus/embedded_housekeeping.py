@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from mailfleet_core.bus.embedded_compaction import Plan
-from mailfleet_core.bus.embedded_journal import Checkpoint, Cover, Journal, cover_of
+from mailfleet_core.bus.embedded_journal import Journal
+from mailfleet_core.bus.embedded_notes import Checkpoint, Cover, cover_of
 from mailfleet_core.bus.embedded_segment import AGED, KEYS, RAW, Segment
 from mailfleet_core.bus.embedded_wire import TopicSpec
 

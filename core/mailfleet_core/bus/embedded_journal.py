@@ -10,11 +10,20 @@ import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
-
-import msgspec
 
 from mailfleet_core.bus import embedded_format as form
+from mailfleet_core.bus.embedded_notes import (
+    Append,
+    Checkpoint,
+    Notes,
+    Producer,
+    cover_of,
+    decode_checkpoint,
+    decode_notes,
+    encode,
+    meta_append,
+    notes_append,
+)
 from mailfleet_core.bus.embedded_segment import (
     AGED,
     RAW,
@@ -37,84 +46,6 @@ PRODUCER_KEPT_MILLISECONDS = 600_000
 FIRST_SEGMENT_BYTES = 4 << 20
 _IOV_MAX = 512
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-
-
-class Append(NamedTuple):
-    """A batch to write: PART and entries as received, and what PART says."""
-
-    payload: bytes
-    crc: int
-    topic: int
-    partition: int
-    producer: int
-    sequence: int
-    span: int
-
-    @classmethod
-    def parse(cls, payload: bytes) -> Append:
-        """The batch that `payload` is. Raises struct.error when it is none."""
-        return cls(payload, *form.PART.unpack_from(payload))
-
-
-class Producer(msgspec.Struct, array_like=True):
-    """What is remembered of one producer, so that sending again never writes twice."""
-
-    last: int
-    seen: int
-    """Milliseconds since 1970."""
-    bases: dict[int, int]
-    """Base by sequence, of the newest batches."""
-
-
-class Checkpoint(msgspec.Struct):
-    """First record of a segment: everything that older segments would have to be read for."""
-
-    producers: dict[int, Producer] = {}
-    positions: dict[str, int] = {}
-    trims: dict[int, int] = {}
-    ends: dict[int, int] = {}
-
-
-class Notes(msgspec.Struct):
-    """A record of the log's own: changes to committed positions and trims."""
-
-    positions: dict[str, int] = {}
-    trims: dict[int, int] = {}
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
-_notes = msgspec.msgpack.Decoder(Notes).decode
-
-
-def notes_append(notes: Notes) -> Append:
-    """`notes` as a batch."""
-    return _meta(b"notes", _encode(notes))
-
-
-def _meta(key: bytes, value: bytes) -> Append:
-    entry = form.entry(0, key, b"", value)
-    return Append.parse(form.sign((form.META_TOPIC, 0, 0, 0, 1), [entry]) + entry)
-
-
-class Cover(msgspec.Struct):
-    """First record of a compacted file."""
-
-    covers: int
-    """The address after what it stands for."""
-    newest: int = 0
-    """Time of its newest batch, for retention."""
-    ends: dict[int, int] = {}
-    """By partition, the offset after its last record in this file, for trims."""
-
-
-_cover = msgspec.msgpack.Decoder(Cover).decode
-
-
-def cover_of(segment: Segment) -> Cover:
-    """What a compacted file says of itself."""
-    value = first_value(segment)
-    return _cover(value) if value else Cover(segment.base)
 
 
 class _Run:
@@ -178,7 +109,7 @@ class Journal:
                     self._roll(rest[0])
                     run = _Run(self._position, self._chain)
                 if not self._position:
-                    self._place(_meta(b"checkpoint", _encode(self.state)), run)
+                    self._place(meta_append(b"checkpoint", encode(self.state)), run)
                 placed = self._place_run(rest, run)
                 self._flush(run)
             except OSError as error:
@@ -295,19 +226,19 @@ class Journal:
 
     def _settle(self, run: _Run) -> None:
         """Note what is durable now: index, ends, the log's own records, and forget old sequences."""
-        index = self.current.index
+        index, ends, segment_base = self.current.index, self.state.ends, self.current.base
         for item, base in run.placed:
             if item.topic == form.META_TOPIC:
                 self._apply(item.payload)
                 continue
             key = key_of(item.topic, item.partition)
-            self.state.ends[key] = base + item.span
+            ends[key] = base + item.span
             if index is not None:
-                length = form.HEAD.size + len(item.payload)
                 extents = index.get(key) or index.setdefault(key, Extents())
-                extents.add(base, item.span, base - self.current.base, length)
-            producer = self.state.producers.get(item.producer)
-            if producer is not None and len(producer.bases) > 2 * REMEMBERED_BATCHES:
+                extents.add(base, item.span, base - segment_base, form.HEAD.size + len(item.payload))
+        for identity in run.before:
+            producer = self.state.producers[identity]
+            if len(producer.bases) > 2 * REMEMBERED_BATCHES:
                 producer.bases = dict(list(producer.bases.items())[-REMEMBERED_BATCHES:])
 
     def _apply(self, payload: bytes) -> None:
@@ -316,7 +247,7 @@ class Journal:
         record = next(iter(form.records(form.HEAD.pack(0, length, 0, 0) + payload)))
         if record.value is None or record.key != b"notes":
             return
-        notes = _notes(record.value)
+        notes = decode_notes(record.value)
         self.state.positions.update(notes.positions)
         self.state.trims.update(notes.trims)
 
@@ -325,7 +256,7 @@ class Journal:
         address = self.address
         self._forget_producers()
         path = self.directory / file_name(address, RAW)
-        needed = form.HEAD.size + len(item.payload) + len(_encode(self.state)) + 4096
+        needed = form.HEAD.size + len(item.payload) + len(encode(self.state)) + 4096
         spare = self.directory / "spare"
         if spare.exists() and spare.stat().st_size >= needed:
             spare.rename(path)
@@ -425,6 +356,6 @@ class Journal:
     def _replay_meta(self, batch: bytes) -> None:
         record = next(iter(form.records(batch)))
         if record.key == b"checkpoint" and record.value:
-            self.state = _checkpoint(record.value)
+            self.state = decode_checkpoint(record.value)
         else:
             self._apply(batch[form.HEAD.size :])

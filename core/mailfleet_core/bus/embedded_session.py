@@ -14,7 +14,8 @@ import msgspec
 from mailfleet_core.bus import embedded_wire as wire
 from mailfleet_core.bus.embedded_feed import CatchUp, Feed, read_from
 from mailfleet_core.bus.embedded_groups import Group
-from mailfleet_core.bus.embedded_journal import REFUSED, Append, Notes, notes_append
+from mailfleet_core.bus.embedded_journal import REFUSED
+from mailfleet_core.bus.embedded_notes import Append, Notes, notes_append
 
 if TYPE_CHECKING:
     from mailfleet_core.bus.embedded_server import LogServer

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from mailfleet_core.bus.embedded_journal import Append, Journal
+from mailfleet_core.bus.embedded_journal import Journal
+from mailfleet_core.bus.embedded_notes import Append
 
 log = logging.getLogger(__name__)
 
