@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from kafka import KafkaAdminClient
+
+from mailfleet_core.bus import topics
 from mailfleet_core.bus.memory import MemoryBus, MemoryLog
 from mailfleet_core.bus.opening import open_bus
 from mailfleet_core.bus.port import Bus
@@ -168,6 +171,13 @@ class KafkaLab:
 
     async def close(self) -> None:
         await self.stack.aclose()
+        await asyncio.to_thread(self._forget_topics)
+
+    def _forget_topics(self) -> None:
+        """A broker with the topics of all tests would need half a minute to start again after a kill."""
+        admin = KafkaAdminClient(bootstrap_servers=self.broker.bootstrap)
+        admin.delete_topics([self.settings.topic_prefix + topic for topic in topics.topics(PARTITIONS, LANES, 0)])
+        admin.close()
 
 
 _prefixes = (f"t{number}." for number in itertools.count())

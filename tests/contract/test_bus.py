@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
 
 import pytest
+
 from mailfleet_core.bus.port import Bus, Membership, NotFound, Record
 from mailfleet_core.bus.topics import BODY, CONTROL, DISPATCH, MAX_CHUNK_BYTES, QUEUE, RESULT
 

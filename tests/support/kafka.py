@@ -42,6 +42,7 @@ group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 num.recovery.threads.per.data.dir=4
+log.segment.delete.delay.ms=100
 auto.create.topics.enable=false
 """
 

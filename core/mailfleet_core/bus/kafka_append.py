@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from mailfleet_core.bus.port import BusUnavailable
 
@@ -22,6 +22,18 @@ BODY_BATCH_BYTES = 256 << 10
 SMALL_BATCH_BYTES = 64 << 10
 TAG = "t"
 LATE_SECONDS = 5.0
+REPLACE_SECONDS = 0.5
+
+
+class _Append(NamedTuple):
+    """One append as `KafkaProducer.send` wants it."""
+
+    number: int
+    topic: str
+    value: bytes | None
+    key: bytes
+    tag: bytes
+    partition: int
 
 
 class Appender:
@@ -29,6 +41,7 @@ class Appender:
 
     def __init__(self, options: dict[str, Any], topics: list[str], batch_bytes: int, delivery_seconds: float) -> None:
         self.in_flight_bytes = 0
+        self._delivery_seconds = delivery_seconds
         self._options = {
             **options,
             "acks": "all",
@@ -45,6 +58,8 @@ class Appender:
         self._topics = topics
         self._producer: Any = None
         self._replacing: asyncio.Task[None] | None = None
+        self._waiting: deque[_Append] = deque()
+        """Appends of the time between two producers."""
         self._pending: dict[int, tuple[asyncio.Future[int], int, float]] = {}
         self._count = 0
         self._done: deque[tuple[int, int, BaseException | None]] = deque()
@@ -58,12 +73,15 @@ class Appender:
 
     async def close(self, seconds: float) -> None:
         """Wait until everything is acknowledged, but not for ever."""
-        if self._replacing is not None:
-            await asyncio.wait([self._replacing])
         if waiting := self._unanswered():
             await asyncio.wait(waiting, timeout=seconds)
+        if self._replacing is not None:
+            self._replacing.cancel()
+            await asyncio.wait([self._replacing])
         if self._producer is not None:
             await asyncio.to_thread(self._shut, self._producer)
+        while self._waiting:
+            self._finish(self._waiting.popleft().number, -1, KafkaError("closed"))
         if waiting := self._unanswered():
             await asyncio.wait(waiting, timeout=1.0)
 
@@ -83,8 +101,18 @@ class Appender:
         future = self._loop.create_future()
         self._pending[number] = (future, size, self._loop.time())
         self.in_flight_bytes += size
+        append = _Append(number, topic, value, key, tag, partition)
+        if self._replacing is None:
+            self._send(append)
+        else:
+            self._waiting.append(append)
+        return future
+
+    def _send(self, append: _Append) -> None:
+        number = append.number
+        headers = [(TAG, append.tag)] if append.tag else None
         try:
-            sent = self._producer.send(topic, value, key, [(TAG, tag)] if tag else None, partition)
+            sent = self._producer.send(append.topic, append.value, append.key, headers, append.partition)
         except (KafkaError, ValueError) as error:
             self._finish(number, -1, error)
         else:
@@ -92,7 +120,6 @@ class Appender:
                 lambda metadata: self._finish(number, metadata.offset, None),
                 lambda error: self._finish(number, -1, error),
             )
-        return future
 
     def _open(self) -> Any:
         producer = KafkaProducer(**self._options)
@@ -100,12 +127,11 @@ class Appender:
             producer.partitions_for(topic)
         return producer
 
-    @staticmethod
-    def _shut(producer: Any) -> None:
+    def _shut(self, producer: Any) -> None:
         try:
             producer.close(1)
         except KafkaError:  # It could not flush in that time, and would go on trying.
-            producer._sender.force_close()
+            self._abandon(producer)
 
     def _finish(self, number: int, offset: int, error: BaseException | None) -> None:
         """Called on kafka-python's thread: one wake-up of the loop for a whole burst."""
@@ -116,29 +142,48 @@ class Appender:
 
     def _drain(self) -> None:
         self._armed = False
-        failed = False
+        expired = False
         while self._done:
             number, offset, error = self._done.popleft()
             future, size, _ = self._pending.pop(number)
             self.in_flight_bytes -= size
-            failed = failed or error is not None
+            expired = expired or isinstance(error, KafkaTimeoutError)
             if future.done():
                 continue
             if error is None:
                 future.set_result(offset)
             else:
                 future.set_exception(BusUnavailable(f"Kafka did not take a record: {error!r}"))
-        if failed and self._producer._transaction_manager.has_fatal_error() and self._replacing is None:
+        if self._replacing is None and (expired or self._producer._transaction_manager.has_fatal_error()):
             self._replacing = self._loop.create_task(self._replace())
 
     async def _replace(self) -> None:
-        """A producer that has lost its identity takes nothing more; a new one begins with a new identity."""
-        log.error("the Kafka producer cannot go on and is replaced")
-        old = self._producer
-        try:
-            self._producer = await asyncio.to_thread(self._open)
-            await asyncio.to_thread(self._shut, old)
-        except KafkaError as error:
-            log.error("no new Kafka producer yet: %r", error)
-        finally:
-            self._replacing = None
+        """Go on with a new producer.
+
+        When a batch expires after it was sent, kafka-python 3.0.12 drops its producer id and never asks for another:
+        it sends nothing more, for ever. What the old one still has fails with it.
+        """
+        log.error("Kafka took nothing for %g s: what was under way has failed", self._delivery_seconds)
+        await asyncio.to_thread(self._abandon, self._producer)
+        self._producer = None
+        while self._producer is None:
+            try:
+                self._producer = await asyncio.to_thread(self._open)
+            except KafkaError:
+                self._expire_waiting()
+                await asyncio.sleep(REPLACE_SECONDS)
+        while self._waiting:
+            self._send(self._waiting.popleft())
+        self._replacing = None
+
+    def _expire_waiting(self) -> None:
+        oldest = self._loop.time() - self._delivery_seconds
+        while self._waiting and self._pending[self._waiting[0].number][2] < oldest:
+            self._finish(self._waiting.popleft().number, -1, KafkaTimeoutError("no broker"))
+
+    @staticmethod
+    def _abandon(producer: Any) -> None:
+        producer._unregister_cleanup()
+        producer._sender.force_close()
+        producer._sender.join(5)
+        producer._closed = True
