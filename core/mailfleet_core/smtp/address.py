@@ -31,6 +31,7 @@ _DOT_STRING = re.compile(
 )
 _QUOTED_STRING = re.compile(r'"(?:[ !#-\[\]-~\x80-\U0010ffff]|\\[ -~])*"')
 _ASCII_LABEL = re.compile(_LABEL.decode())
+_PLAIN_PATH = re.compile(rb" *<(" + _PLAIN.pattern + rb")>")
 _PATH = re.compile(rb'<((?:[^<>"\\]|"(?:[^"\\]|\\.)*")*)>')
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Zs", "Zl", "Zp"})
 """Unicode categories that show nothing or turn the reading order; no mailbox needs one, every spoof does."""
@@ -38,6 +39,15 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Zs", "Zl", "Zp"})
 
 class BadAddress(ValueError):
     """It is not a mailbox; the text says why, in words that may be shown to a client."""
+
+
+def path(argument: bytes, *, literals: bool = False) -> tuple[str, bytes]:
+    """The mailbox in the path at the start of `argument`, empty for `<>`, and what follows. Raises BadAddress."""
+    plain = _PLAIN_PATH.match(argument)
+    if plain is not None and _fits(plain[2], plain[1], plain[4]):
+        return plain[1].decode("ascii"), argument[plain.end() :]
+    inside, rest = split_path(argument.lstrip(b" "))
+    return (mailbox(inside, literals=literals) if inside else ""), rest
 
 
 def split_path(argument: bytes) -> tuple[bytes, bytes]:
@@ -56,9 +66,13 @@ def mailbox(address: bytes, *, literals: bool = False) -> str:
     if len(address) > MAX_ADDRESS_OCTETS:
         raise BadAddress("the address is too long")
     plain = _PLAIN.fullmatch(address)
-    if plain is not None and len(plain[1]) <= MAX_LOCAL_OCTETS and not plain[3].isdigit():
+    if plain is not None and _fits(plain[1], address, plain[3]):
         return address.decode("ascii")
     return _careful(address, literals)
+
+
+def _fits(local: bytes, address: bytes, last_label: bytes) -> bool:
+    return len(local) <= MAX_LOCAL_OCTETS and len(address) <= MAX_ADDRESS_OCTETS and not last_label.isdigit()
 
 
 def _careful(address: bytes, literals: bool) -> str:

@@ -5,6 +5,7 @@ Nothing here looks at a line at a time: a Python loop over lines costs 60 µs pe
 
 from __future__ import annotations
 
+import io
 from enum import Enum
 
 from mailfleet_ingest.decisions import reply
@@ -17,12 +18,19 @@ BLOCK_BYTES = 256 << 10
 
 def problem(block: bytes, line_octets: int = 998) -> Reply | None:
     """What is wrong with `block`, which is whole lines; None: nothing."""
-    newlines = block.count(b"\n")
-    if block.count(b"\r\n") != newlines or block.count(b"\r") != newlines:
+    if not has_only_crlf(block):
         return reply.BARE_IN_CONTENT
     if b"\0" in block:
         return reply.NUL_IN_CONTENT
     return reply.LONG_LINE if has_long_line(block, line_octets + 2) else None
+
+
+def has_only_crlf(block: bytes) -> bool:
+    """Whether each CR and LF of `block` is part of a CRLF. The decoder notes which kinds of newline it passes, in C and
+    in one pass: three counts take three times as long."""
+    decoder = io.IncrementalNewlineDecoder(None, translate=False)
+    decoder.decode(block.decode("latin-1"), final=True)
+    return decoder.newlines in (None, "\r\n")
 
 
 def has_long_line(block: bytes, octets: int) -> bool:
@@ -55,7 +63,7 @@ class Content:
     Once something is wrong the rest is only counted: `refusal` is the answer to give at its end.
     """
 
-    __slots__ = ("_dots", "_held", "_limit", "_line_octets", "_repair", "length", "refusal")
+    __slots__ = ("_dots", "_held", "_limit", "_line_octets", "_repair", "dotted", "length", "refusal")
 
     def __init__(self, limit: int, repair: bool, dots: bool, line_octets: int = 998) -> None:
         self._held = bytearray()
@@ -64,6 +72,8 @@ class Content:
         self._dots = dots
         self._line_octets = line_octets
         self.length = 0
+        self.dotted = False
+        """Lines may begin with dots that were put there."""
         self.refusal: Reply | None = None
 
     @property
@@ -117,9 +127,9 @@ class Content:
     def _checked(self, block: bytes) -> bytes | None:
         if self._repair:
             block = repaired(block)
-        if self._dots:
+        if self.dotted:
             block = unstuffed(block)
-        elif block and not block.endswith(b"\n"):
+        elif not self._dots and block and not block.endswith(b"\n"):
             # Only the last BDAT block can end so; every reader after us speaks in lines.
             block += b"\r\n"
         wrong = problem(block, self._line_octets)
@@ -158,16 +168,25 @@ class Dots:
         return at + 5, block, End.MESSAGE
 
     def _find(self, data: bytes, start: int) -> int | None:
-        """Where the terminator begins in `data`; below `start`, when in an earlier read."""
+        """Where the terminator begins in `data`; below `start`, when in an earlier read.
+
+        One search serves two ends: no line with a dot at its start before the terminator, nothing to take off.
+        """
         edge = self._edge
-        seam = (edge + data[start : start + 4]).find(TERMINATOR)
-        if seam >= 0:
-            return seam - len(edge) + start
-        at = data.find(TERMINATOR, start)
-        if at >= 0:
-            return at
-        self._edge = (edge + data[max(start, len(data) - 4) :])[-4:]
-        return None
+        seam = edge + data[start : start + 4]
+        if b"\r\n." in seam:
+            self.content.dotted = True
+            at = seam.find(TERMINATOR)
+            if at >= 0:
+                return at - len(edge) + start
+        at = data.find(b"\r\n.", start)
+        if at >= 0 and data[at + 3 : at + 5] != b"\r\n":
+            self.content.dotted = True
+            at = data.find(TERMINATOR, at)
+        if at < 0:
+            self._edge = (edge + data[max(start, len(data) - 4) :])[-4:]
+            return None
+        return at
 
 
 class Chunk:

@@ -46,8 +46,7 @@ _NOTIFY = {
 
 def mail(argument: bytes, literals: bool = False) -> Mail:
     """What follows `MAIL `. Raises Refused."""
-    path, rest = _path(argument, b"FROM:", reply.BAD_SENDER)
-    sender = _mailbox(path, literals, reply.BAD_SENDER) if path else ""
+    sender, rest = _path(argument, b"FROM:", literals, reply.BAD_SENDER)
     parsed = Mail(sender)
     if rest:
         for keyword, value in _parameters(rest):
@@ -61,8 +60,9 @@ def mail(argument: bytes, literals: bool = False) -> Mail:
 
 def recipient(argument: bytes, index: int, smtputf8: bool, literals: bool = False) -> wire.Recipient:
     """What follows `RCPT `. Raises Refused."""
-    path, rest = _path(argument, b"TO:", reply.BAD_RECIPIENT)
-    mailbox = _mailbox(path, literals, reply.BAD_RECIPIENT)
+    mailbox, rest = _path(argument, b"TO:", literals, reply.BAD_RECIPIENT)
+    if not mailbox:
+        raise Refused(reply.BAD_RECIPIENT)
     if not smtputf8 and not mailbox.isascii():
         raise Refused(reply.NEEDS_SMTPUTF8)
     if not rest:
@@ -86,24 +86,17 @@ def chunk(argument: bytes) -> tuple[int, bool] | None:
     return int(words[0]), bool(words[1:])
 
 
-def _path(argument: bytes, prefix: bytes, bad: Reply) -> tuple[bytes, bytes]:
+def _path(argument: bytes, prefix: bytes, literals: bool, bad: Reply) -> tuple[str, bytes]:
     if argument[: len(prefix)].upper() != prefix:
         raise Refused(reply.SYNTAX)
     try:
         # Clients that put a blank after the colon are many; it changes nothing.
-        path, rest = address.split_path(argument[len(prefix) :].lstrip(b" "))
+        mailbox, rest = address.path(argument[len(prefix) :], literals=literals)
     except address.BadAddress:
         raise Refused(bad) from None
     if rest and not rest.startswith(b" "):
         raise Refused(bad)
-    return path, rest
-
-
-def _mailbox(path: bytes, literals: bool, bad: Reply) -> str:
-    try:
-        return address.mailbox(path, literals=literals)
-    except address.BadAddress:
-        raise Refused(bad) from None
+    return mailbox, rest
 
 
 def _parameters(rest: bytes) -> list[tuple[str, str]]:

@@ -32,11 +32,11 @@ def place(
     """One unit when all recipients are of one site and no more than `per_unit`. A domain not in `sites` is its own site."""
     if len(recipients) == 1:
         domain = domain_of(recipients[0].address)
-        stamped = [sites.get(domain, domain)]
+        site = sites.get(domain, domain)
     else:
         stamped = [sites.get(domain, domain) for domain in (domain_of(each.address) for each in recipients)]
-    site = stamped[0]
-    if len(recipients) > per_unit or any(other != site for other in stamped):
-        return SeveralSites(wire.Accepted(envelope, tuple(recipients), tuple(stamped)))
+        site = stamped[0]
+        if len(recipients) > per_unit or any(other != site for other in stamped):
+            return SeveralSites(wire.Accepted(envelope, tuple(recipients), tuple(stamped)))
     unit = wire.Unit(ids.unit_id(envelope.message_id, 0), site, envelope, tuple(recipients))
     return OneSite(partition_of(site, partitions), wire.Entry(unit))

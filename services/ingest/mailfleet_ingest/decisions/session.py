@@ -78,6 +78,8 @@ class Session:
             pass
         if self._at >= len(self._buffer):
             self._buffer, self._at = b"", 0
+        if not self._events:
+            return []
         events, self._events = self._events, []
         return events
 
@@ -150,7 +152,9 @@ class Session:
     @property
     def held_bytes(self) -> int:
         """Bytes this session keeps in memory."""
-        content = self._transaction.content if self._transaction is not None else None
+        if self._transaction is None:
+            return len(self._buffer)
+        content = self._transaction.content
         return len(self._buffer) - self._at + (content.held_bytes if content is not None else 0)
 
     def refuse_content(self, answer: Reply) -> None:

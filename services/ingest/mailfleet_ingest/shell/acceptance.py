@@ -80,7 +80,7 @@ class Acceptance:
             data = self._opening(draft) + data
         draft.length += len(data)
         for start in range(0, len(data), topics.MAX_CHUNK_BYTES):
-            chunk = data if len(data) <= topics.MAX_CHUNK_BYTES else data[start : start + topics.MAX_CHUNK_BYTES]
+            chunk = data[start : start + topics.MAX_CHUNK_BYTES]  # the same object when it is all of it
             draft.offsets.append(self._bus.append(topics.BODY, draft.body_partition, draft.message_id, chunk))
         return draft.offsets[-1] if data else None
 
@@ -103,7 +103,8 @@ class Acceptance:
 
     async def _write(self, draft: Draft, started: float) -> Reply:
         try:
-            offsets = await self._body_offsets(draft)
+            appended = draft.offsets
+            offsets = (await appended[0],) if len(appended) == 1 else tuple(await asyncio.gather(*appended))
             topic, partition, key, value = self._record(draft, offsets)
             await self._bus.append(topic, partition, key, value, PUT_TAG)
         except BusUnavailable as error:
@@ -115,11 +116,6 @@ class Acceptance:
         metrics.DURABLE_SECONDS.observe(self._clock.monotonic() - started)
         self._count(draft)
         return reply.accepted(draft.text)
-
-    async def _body_offsets(self, draft: Draft) -> tuple[int, ...]:
-        if len(draft.offsets) == 1:
-            return (await draft.offsets[0],)
-        return tuple(await asyncio.gather(*draft.offsets))
 
     def _record(self, draft: Draft, offsets: tuple[int, ...]) -> tuple[str, int, bytes, bytes]:
         envelope = self._envelope(draft, wire.BodyRef(draft.body_partition, offsets, draft.length))
