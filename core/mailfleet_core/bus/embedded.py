@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -73,7 +74,9 @@ class EmbeddedBus:
         self._closed = True
         await self._producer.drained()
         for member in list(self._members.values()):
-            await member.leave()
+            # A log that is away forgets its members anyway.
+            with contextlib.suppress(BusUnavailable):
+                await member.leave()
         for tail in list(self._tails.values()):
             await tail.aclose()
         await self._link.close()
