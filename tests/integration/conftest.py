@@ -32,7 +32,7 @@ class World:
 
     def why(self) -> str:
         """What everybody wrote, for a test that fails."""
-        return self.fleet.logs() + self.town.logs()
+        return self.fleet.logs(1000) + self.town.logs()
 
 
 @pytest.fixture(scope="session")

@@ -36,9 +36,9 @@ def by_smtplib(door: Door, reverse_path: str, recipients: Sequence[str], content
 
 
 def by_swaks(door: Door, reverse_path: str, recipients: Sequence[str], content: bytes, directory: Path) -> None:
-    """The postmaster's test tool."""
+    """The postmaster's test tool; it ends the last line itself."""
     file = directory / "swaks.eml"
-    file.write_bytes(content.replace(b"\r\n", b"\n"))
+    file.write_bytes(content.replace(b"\r\n", b"\n").removesuffix(b"\n"))
     processes.run([
         str(program("swaks")), "--server", door.host, "--port", str(door.port), "--tls", "--auth", "PLAIN",
         "--auth-user", door.user, "--auth-password", door.password, "--from", reverse_path,

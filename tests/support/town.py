@@ -49,7 +49,7 @@ class Town:
     def logs(self) -> str:
         """The ends of the receivers' logs."""
         servers = {"postfix": self.postfix, "exim": self.exim, "opensmtpd": self.opensmtpd, "dovecot": self.dovecot}
-        return "\n".join(f"--- {name}\n{server.log()[-2000:]}" for name, server in servers.items())
+        return "\n".join(f"--- {name}\n{server.log()[-700:]}" for name, server in servers.items())
 
 
 @contextmanager
