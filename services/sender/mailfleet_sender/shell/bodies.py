@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 
 from mailfleet_core.bus import topics
@@ -16,6 +17,10 @@ log = logging.getLogger(__name__)
 SMALL_BYTES = 65_536
 """A body this small is fetched even when one site has its share, so that a few large ones do not stop it."""
 PATIENCE_SECONDS = 1.0
+WORKERS = 64
+
+Fetched = Callable[[Job, bool], None]
+"""Told that a body is there (True) or gone for good (False)."""
 
 
 class Bodies:
@@ -25,9 +30,17 @@ class Bodies:
         self._bus = bus
         self._budget = budget
         self.held = 0
+        self._wanted: deque[tuple[Job, Fetched]] = deque()
+        self._workers: list[asyncio.Task[None]] = []
+        self._idle: list[asyncio.Future[None]] = []
 
-    def fetch(self, job: Job, share: Share, fetched: Callable[[Job, bool], None]) -> bool:
-        """Begin to fetch; `fetched` is called with the job and whether its body is there (False: gone for good).
+    def close(self) -> None:
+        """Fetch nothing more."""
+        for worker in self._workers:
+            worker.cancel()
+
+    def fetch(self, job: Job, share: Share, fetched: Fetched) -> bool:
+        """Begin to fetch; `fetched` is told of the end.
 
         Returns False when there is no room now: ask again after a release.
         """
@@ -38,7 +51,11 @@ class Bodies:
         job.held_bytes, job.share = length, share
         self.held += length
         share.held += length
-        asyncio.get_running_loop().create_task(self._fetch(job, fetched))
+        self._wanted.append((job, fetched))
+        if self._idle:
+            self._idle.pop().set_result(None)
+        elif len(self._workers) < WORKERS:
+            self._workers.append(asyncio.get_running_loop().create_task(self._work()))
         return True
 
     def release(self, job: Job) -> None:
@@ -54,7 +71,17 @@ class Bodies:
         quarter = share.held + length <= self._budget // 4
         return quarter and (self.held + length <= self._budget or length <= SMALL_BYTES)
 
-    async def _fetch(self, job: Job, fetched: Callable[[Job, bool], None]) -> None:
+    async def _work(self) -> None:
+        # Workers that stay: a task for each body costs more than the body's read.
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._wanted:
+                await self._fetch(*self._wanted.popleft())
+            idle = loop.create_future()
+            self._idle.append(idle)
+            await idle
+
+    async def _fetch(self, job: Job, fetched: Fetched) -> None:
         reference = job.dispatch.unit.envelope.body
         rest = reference.length
         chunks: list[bytes] = []

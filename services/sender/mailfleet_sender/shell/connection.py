@@ -193,6 +193,11 @@ class Connection(asyncio.Protocol):
 
     def _write_body(self, transaction: Transaction) -> None:
         pieces = transaction.body.pieces
+        if len(pieces) == 1:
+            self._transport.write(pieces[0])
+            transaction.body_written()
+            self.deadline = self._loop.time() + self._seconds[phases.DOT]
+            return
         if sum(map(len, pieces)) <= PIECE_BYTES:
             self._transport.writelines(pieces)
             transaction.body_written()

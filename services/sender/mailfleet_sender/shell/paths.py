@@ -55,6 +55,8 @@ class EgressPath:
     """One lane of a source to one site."""
 
     def __init__(self, desk: Desk, dialer: Dialer, site: str, source: str, sharers: int) -> None:
+        # Kept, for asking asyncio for it is a system call (getpid) on Python 3.11.
+        self.loop = asyncio.get_running_loop()
         self.desk = desk
         self.dialer = dialer
         self.site = site
@@ -70,7 +72,8 @@ class EgressPath:
         self.limit = 1
         self.per_connection = 1
         self._sharers = sharers
-        self._limits: Route | None = None
+        self._route: Route | None = None
+        self._limits: tuple[int, float, float, int] | None = None
         self._message_rate = self._dial_rate = Rate(0.0)
         self._messages = self._dials = Bucket(0.0, 0.0)
         self._gauge = metrics.SENDER_CONNECTIONS.labels(source)
@@ -80,7 +83,7 @@ class EgressPath:
     def add(self, job: Job) -> None:
         """Queue a job; it begins as soon as limits and connections allow."""
         route = job.dispatch.route
-        if route is not self._limits:
+        if route is not self._route:
             self._obey(route)
         hop = self.hops.get(route)
         if hop is None:
@@ -89,14 +92,16 @@ class EgressPath:
 
     def take_message(self) -> float:
         """0.0 and one message of the rate is taken, or the seconds to wait."""
-        now = asyncio.get_running_loop().time()
-        self._messages, wait = take(self._messages, self._message_rate, now)
+        if not self._message_rate.per_second:
+            return 0.0
+        self._messages, wait = take(self._messages, self._message_rate, self.loop.time())
         return wait
 
     def take_connection(self) -> float:
         """0.0 and one connection of the rate is taken, or the seconds to wait."""
-        now = asyncio.get_running_loop().time()
-        self._dials, wait = take(self._dials, self._dial_rate, now)
+        if not self._dial_rate.per_second:
+            return 0.0
+        self._dials, wait = take(self._dials, self._dial_rate, self.loop.time())
         return wait
 
     def count(self, change: int) -> None:
@@ -113,7 +118,7 @@ class EgressPath:
     def wake_in(self, seconds: float) -> None:
         """Look again after a wait that a limit imposed."""
         if self._woken is None:
-            self._woken = asyncio.get_running_loop().call_later(seconds, self._wake_later)
+            self._woken = self.loop.call_later(seconds, self._wake_later)
 
     def evict(self, asking: NextHop) -> bool:
         """Close a kept connection of another next hop so that `asking` may have one."""
@@ -145,11 +150,12 @@ class EgressPath:
 
     def _obey(self, route: Route) -> None:
         """Take over the limits of the newest route; buckets keep what was taken."""
-        now = asyncio.get_running_loop().time()
-        changed = self._limits is None or _limits(self._limits) != _limits(route)
-        self._limits = route
-        if not changed:
+        limits = _limits(route)
+        self._route = route
+        if limits == self._limits:
             return
+        self._limits = limits
+        now = self.loop.time()
         self.limit = max(1, route.max_connections // self._sharers)
         self.per_connection = max(1, route.messages_per_connection)
         self._message_rate = rate_of(route.messages_per_second, self._sharers)
@@ -173,6 +179,7 @@ class NextHop:
     def __init__(self, path: EgressPath, route: Route) -> None:
         self.path = path
         self.route = route
+        self._loop = path.loop
         self.idle: list[Connection] = []
         self.busy: dict[Connection, Job] = {}
         self._waiting: deque[Job] = deque()
@@ -192,7 +199,8 @@ class NextHop:
     def pump(self) -> None:
         """Give waiting jobs to connections, fetch the bodies of those that come next, open what is missing."""
         path = self.path
-        if path.stopped:
+        if path.stopped or not self._waiting:
+            path.hungry.pop(self, None)
             return
         self._fetch()
         while self._waiting and self.idle and self._waiting[0].body is not None:
@@ -243,7 +251,7 @@ class NextHop:
         if connection.usable:
             if self._keep(connection):
                 self.idle.append(connection)
-                connection.deadline = asyncio.get_running_loop().time() + path.desk.idle_seconds
+                connection.deadline = self._loop.time() + path.desk.idle_seconds
             else:
                 connection.quit()
         self.pump()
@@ -302,8 +310,7 @@ class NextHop:
 
     def _open_missing(self) -> None:
         path = self.path
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._paused_until:
+        if self._loop.time() < self._paused_until:
             if self._everyone or self._dials:
                 return
             if self._failure is not None:
@@ -327,7 +334,7 @@ class NextHop:
     def _dial(self) -> None:
         self.path.count(+1)
         self._dialled_at = self.path.desk.now()
-        task = asyncio.get_running_loop().create_task(self._open())
+        task = self._loop.create_task(self._open())
         self._dials.add(task)
         task.add_done_callback(self._dialled)
 
@@ -356,7 +363,7 @@ class NextHop:
             self, opened.link, opened.offers, self.route.kind == "lmtp", desk.seconds, desk.block_seconds
         )
         connection.adopt(opened.transport)
-        connection.deadline = asyncio.get_running_loop().time() + desk.idle_seconds
+        connection.deadline = self._loop.time() + desk.idle_seconds
         self._failure, self._paused_until = None, 0.0
         self._everyone.add(connection)
         if self.path.stopped:
@@ -372,7 +379,7 @@ class NextHop:
         alone = not self._everyone and not self._dials
         # In company it is more likely "too many connections" than a dead site: when the others are done, it may try again.
         self._failure = failure if alone else None
-        self._paused_until = asyncio.get_running_loop().time() + self.path.desk.pause_seconds
+        self._paused_until = self._loop.time() + self.path.desk.pause_seconds
         self.path.wake_in(self.path.desk.pause_seconds)
         if alone:
             self._fail_waiting(failure, self._dialled_at)

@@ -97,6 +97,7 @@ class Sender:
         if self._membership is not None:
             membership, self._membership = self._membership, None
             await membership.leave()
+        self.bodies.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
