@@ -141,13 +141,13 @@ def _explain(entry: Entry, endings: tuple[Ending, ...], host: str) -> list[str]:
 
 def _said(ending: Ending) -> str:
     outcome = ending.outcome
-    return " ".join(filter(None, (str(outcome.code or ""), outcome.enhanced, ascii_text(outcome.text))))
+    return ascii_text(" ".join(filter(None, (str(outcome.code or ""), outcome.enhanced, outcome.text))))
 
 
 def _about_message(envelope: Envelope, host: str) -> list[str]:
     lines = [f"Reporting-MTA: dns; {host}", f"Arrival-Date: {formatdate(envelope.accepted_at)}"]
     if envelope.envid:
-        lines.insert(0, f"Original-Envelope-Id: {_line(unxtext(envelope.envid))}")
+        lines.insert(0, f"Original-Envelope-Id: {ascii_text(unxtext(envelope.envid))[:900]}")
     return lines
 
 
@@ -156,13 +156,13 @@ def _about(entry: Entry, ending: Ending, recipient: Recipient, at: float, mx: st
     if recipient.orcpt:
         kind, _, address = recipient.orcpt.partition(";")
         original = un_utf8_xtext(address) if kind.lower() == "utf-8" else unxtext(address)
-        lines.append(f"Original-Recipient: {_line(kind)};{_line(original if utf8 else ascii_text(original))}")
+        lines.append(f"Original-Recipient: {ascii_text(kind)[:80]};{_line(original if utf8 else ascii_text(original))}")
     kind = "rfc822" if recipient.address.isascii() else "utf-8"
     lines.append(f"Final-Recipient: {kind};{_line(recipient.address)}")
     lines.append(f"Action: {_ACTIONS[ending.kind]}")
     lines.append(f"Status: {status(ending)}")
     if mx:
-        lines.append(f"Remote-MTA: dns; {_line(mx)}")
+        lines.append(f"Remote-MTA: dns; {ascii_text(mx)[:255]}")
     outcome = ending.outcome
     if outcome.code:
         lines += _fold("", f"Diagnostic-Code: smtp; {_said(ending)}")

@@ -1,0 +1,73 @@
+"""What the log holds today must be understood for ever: a file for each kind of record.
+
+A new field goes to the end and has a default. Then these files stay as they are, and new ones are added beside them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mailfleet_core.model import wire
+from mailfleet_core.model.wire import (
+    Accepted,
+    BodyRef,
+    Dispatch,
+    Entry,
+    Envelope,
+    Event,
+    Member,
+    Recipient,
+    RecipientOutcome,
+    Result,
+    Route,
+    Suspension,
+    Unit,
+)  # fmt: skip
+
+HERE = Path(__file__).parent
+ENVELOPE = Envelope(
+    bytes(range(16)), "s@a.example", "acme", "bulk", "warm", BodyRef(3, (8, 900_100), 1_234_567), 1_800_000_000.5,
+    1_800_432_000.5, True, True, "HDRS", "QQ+2B3", "<1@a.example>", "192.0.2.1",
+)  # fmt: skip
+RECIPIENTS = (Recipient(0, "r@b.example", 6, "rfc822;r@b.example"), Recipient(4, "п@b.example"))
+UNIT = Unit(bytes(range(18)), "google", ENVELOPE, RECIPIENTS, 2)
+OUTCOME = RecipientOutcome(4, wire.DEFERRED, 451, "4.7.1", "greylisted", "rcpt")
+ROUTE = Route("mx", ((5, "mx1.b.example"), (10, "mx2.b.example")), 25, "verify", "u", "name", 7, 0.5, 1.5, 50)
+VALUES: dict[str, object] = {
+    "accepted": Accepted(ENVELOPE, RECIPIENTS, ("google", "b.example")),
+    "unit": UNIT,
+    "entry": Entry(UNIT, 3, 1_800_000_300.0, 5, "a", 1_800_000_001.0, OUTCOME, True, "x", 2),
+    "dispatch": Dispatch(UNIT, 3, 7, 4711, "a", ROUTE, True),
+    "result": Result(
+        UNIT.unit_id, 2, 3, wire.SETTLED, "a", 1.5, 2.5, (OUTCOME,), "mx", "192.0.2.2", "TLSv1.3", True, True
+    ),
+    "suspension": Suspension("maintenance", "postmaster", 1.0, 2.0),
+    "member": Member("router", "http://127.0.0.1:1", 1.0, "host", 42),
+}
+EVENTS = [
+    Event(
+        "i", "delivered", 1.0, "m", "u", ((0, "r@b.example"),), site="google", code=250, seconds=0.5, until=0.0, by="x"
+    ),
+    Event("j", "accepted", 2.0, "m"),
+]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_record_of_today_is_understood(name: str) -> None:
+    data = (HERE / f"{name}.msgpack").read_bytes()
+    assert wire.decode(type(VALUES[name]), data) == VALUES[name]
+    assert wire.encode(VALUES[name]) == data
+
+
+def test_events_of_today_are_understood() -> None:
+    data = (HERE / "events.msgpack").read_bytes()
+    assert wire.decode(list[Event], data) == EVENTS
+    assert wire.encode(EVENTS) == data
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x91\xc0", b"\x93\x01"])
+def test_bytes_that_are_no_record_are_malformed(data: bytes) -> None:
+    with pytest.raises(wire.Malformed):
+        wire.decode(Entry, data)
