@@ -164,7 +164,7 @@ class Fleet:
         return {"PYTHONUNBUFFERED": "1"}
 
     def _settings(self) -> dict[str, Any]:
-        senders = self.counts["sender"]
+        senders = max(self.counts["sender"], 1)
         bus: dict[str, Any] = {"kind": "embedded", "directory": str(self.log_directory)}
         if self.broker:
             bus = {"kind": "kafka", "bootstrap": self.broker.bootstrap, "topic_prefix": "test."}
