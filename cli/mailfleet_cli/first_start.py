@@ -29,6 +29,9 @@ deliver = false                # true: deliver to the real MX hosts; false: all 
 hostname = "{hostname}"
 credentials_file = "{directory}/credentials.toml"
 
+[router]
+hostname = "{hostname}"        # in delivery reports
+
 [[ingest.listeners]]
 kind = "submission"            # STARTTLS, then a credential
 address = "127.0.0.1"          # "0.0.0.0": for other machines too

@@ -172,7 +172,7 @@ class Fleet:
         return {
             "bus": {**bus, "queue_partitions": 4, "lanes": senders},
             "ingest": {"hostname": "ingest.mailfleet.test", "listeners": [listener]},
-            "router": {"host_name": "reports.mailfleet.test"},
+            "router": {"hostname": "reports.mailfleet.test"},
             "sender": {"allowed_inside": ["127.0.0.0/8"]},
             "source": [{"name": "default", "ehlo_name": "source.mailfleet.test", "lanes": senders}],
             "stream": [{"name": "transactional", "retry_seconds": [1.0, 2.0, 3.0], "expire_seconds": 600.0}],

@@ -8,7 +8,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from mailfleet_core.bus import embedded_wire as wire
 from mailfleet_core.bus.port import BusUnavailable
@@ -126,7 +126,7 @@ class Link:
         transport, _ = await loop.create_unix_connection(
             lambda: _Protocol(self._broken.clear, self._frame, self._lost), wire.socket_path(self._directory)
         )
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = transport
         self._transport.set_write_buffer_limits(high=64 << 20)
         try:
             await self._on_connected()

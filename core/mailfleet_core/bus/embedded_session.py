@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import struct
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -248,7 +248,7 @@ class Session(wire.Frames):
             self.server.rebalance(group)
 
 
-QUESTIONS = {
+QUESTIONS: dict[str, Callable[..., Awaitable[Any]]] = {
     "hello": Session._hello, "end": Session._end, "read": Session._read, "commit": Session._commit,
     "committed": Session._committed, "trim": Session._trim, "tail": Session._tail, "untail": Session._untail,
     "join": Session._join, "leave": Session._leave, "released": Session._released,

@@ -12,7 +12,6 @@ MESSAGE_ID_BYTES = 16
 UNIT_ID_BYTES = 18
 _PAIRS = tuple(first + second for first in ALPHABET for second in ALPHABET)
 """Ten bits at a time: `text` is called several times for each mail."""
-_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 _VALUES = {letter: value for value, letter in enumerate(ALPHABET)}
 
 

@@ -12,7 +12,7 @@ from mailfleet_core.settings import Section
 class RouterSettings(Section, frozen=True):
     """`[router]`: queues, limits, retries and reports."""
 
-    host_name: Annotated[str, msgspec.Meta(description="Our name in delivery reports; empty: this machine's.")] = ""
+    hostname: Annotated[str, msgspec.Meta(description="Our name in delivery reports; empty: this machine's.")] = ""
     recipients_per_unit: Annotated[
         int, msgspec.Meta(description="At most so many recipients in one transaction.", ge=1)
     ] = 100

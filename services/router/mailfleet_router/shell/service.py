@@ -41,7 +41,7 @@ class Router:
         holds, routing = Holds(), Routing(policy)
         control = Control(bus, holds, self._holds_changed)
         expire = {stream.name: stream.expire_seconds for stream in egress.streams}["transactional"]
-        reports = Reports(bus, clock, control, settings.host_name or socket.getfqdn(), expire)
+        reports = Reports(bus, clock, control, settings.hostname or socket.getfqdn(), expire)
         resolving = Resolving(resolver, routing, clock, settings.dns_questions, self._resolved)
         self.owners: dict[int, Owner] = {}
         self._tools = Tools(
