@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
+import gc
 import json
 import pstats
 import resource
@@ -205,6 +206,8 @@ def main() -> None:
         return
     logs.setup("ingest", "console", "warning")
     sys.setswitchinterval(0.0005)
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     profile = cProfile.Profile() if options.profile else None
     if profile is not None:
         profile.enable()

@@ -171,11 +171,11 @@ class Connection(asyncio.Protocol):
             self._session.refuse_content(reply.CONTENT_TROUBLE)
         self._release("log")
 
-    def _written(self, task: asyncio.Task[Reply]) -> None:
+    def _written(self, answer: Reply) -> None:
         session = self._session
         if session is None:
             return
-        session.stored(task.result() if not task.cancelled() else reply.CONTENT_TROUBLE)
+        session.stored(answer)
         if self._hub.draining:
             session.close(reply.SHUTDOWN)
             self._flush(session)
