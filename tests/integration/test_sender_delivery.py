@@ -242,3 +242,28 @@ async def test_a_slow_reader_that_makes_progress_is_not_cut_and_one_that_does_no
         result = await Sending().send(route(mx.port), content=content, changed=settings(dot_seconds=5.0))
     assert verdicts(result)[0][0] == "delivered"
     assert len(mx.mails[0].content) == len(content)
+
+
+@pytest.mark.parametrize("phase", ["GREETING", "HELO", "MAIL", "RCPT", "DATA", "DOT"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"550 5.1.1 \xff\xfe\x00\x1b[2J bad\rsecond",
+        b"550-" + b"x" * 200_000,
+        b"550-a\r\n" * 20_000 + b"550 end",
+        b"\x16\x03\x01\x00\x05hello",
+        b"550 5.1.1 \r\n250 injected\r\n250 injected",
+        b"",
+        b"HTTP/1.1 400 Bad Request",
+    ],
+    ids=["bytes", "endless-line", "endless-reply", "tls", "desync", "empty", "http"],
+)
+async def test_hostile_replies_end_as_one_clean_outcome_and_never_as_a_delivery(phase: str, said: bytes) -> None:
+    sending = Sending()
+    async with ScriptedMx(replies={phase: said} | ({"EHLO": b"502 no"} if phase == "HELO" else {})) as mx:
+        result = await sending.send(route(mx.port))
+    (outcome,) = result.outcomes
+    assert outcome.verdict in ("deferred", "bounced")
+    assert outcome.text.isprintable()
+    assert len(outcome.text) <= 1000
+    assert outcome.text.encode() or said.startswith(b"550 5.1.1 \r\n")

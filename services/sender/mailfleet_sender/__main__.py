@@ -5,13 +5,14 @@ from __future__ import annotations
 from mailfleet_core.dns.resolver import DnspythonResolver
 from mailfleet_core.service import Context, main
 from mailfleet_core.settings import DnsSettings, egress
-from mailfleet_sender.settings import SenderSettings
+from mailfleet_sender.settings import SenderSettings, check
 from mailfleet_sender.shell.service import Sender
 
 
 def build(context: Context) -> Sender:
     """The sender as this process runs it. Raises SettingsError."""
     settings = context.settings.section("sender", SenderSettings)
+    check(settings)
     resolver = DnspythonResolver(context.settings.section("dns", DnsSettings), context.clock)
     return Sender(context.bus, context.clock, settings, egress(context.settings), resolver, context.instance)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated
 
 import msgspec
 
-from mailfleet_core.settings import Section
+from mailfleet_core.settings import Section, SettingsError
 
 
 def _doc(text: str) -> msgspec.Meta:
@@ -38,3 +39,17 @@ class SenderSettings(Section, frozen=True):
     data_seconds: Annotated[float, _doc("Wait for the reply to DATA (RFC 5321 4.5.3.2.4).")] = 120.0
     block_seconds: Annotated[float, _doc("Wait for progress while the message is written (4.5.3.2.5).")] = 180.0
     dot_seconds: Annotated[float, _doc("Wait for the reply to the final dot (RFC 5321 4.5.3.2.6).")] = 600.0
+
+
+ORDERS = ("ipv6_first", "ipv4_first", "ipv6_only", "ipv4_only")
+
+
+def check(settings: SenderSettings) -> None:
+    """Raises SettingsError for what types do not catch."""
+    if settings.ip_order not in ORDERS:
+        raise SettingsError(f"[sender] ip_order = {settings.ip_order!r}: it is one of {', '.join(ORDERS)}")
+    for text in settings.allowed_inside:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError as error:
+            raise SettingsError(f"[sender] allowed_inside: {text!r} is no address or network") from error
