@@ -96,16 +96,16 @@ class Lane:
 
     # --- inside --------------------------------------------------------------------------------------------------
     async def _run(self) -> None:
-        try:
-            start = await patiently(lambda: self._bus.committed(GROUP, topics.DISPATCH, self.number))
-            self.position = Position(start)
-            self._taken_at = await self._append(decisions.TAKEN, b"")
-            await self._read(start)
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            log.exception("reading a lane failed", extra={"lane": self.number})
-            raise
+        while not self.usurped:
+            try:
+                start = await patiently(lambda: self._bus.committed(GROUP, topics.DISPATCH, self.number))
+                self.position = Position(start)
+                self._taken_at = await self._append(decisions.TAKEN, b"")
+                await self._read(start)
+            except Exception:
+                # As if it had come from another owner; what is in hand or was answered is known to be.
+                log.exception("reading a lane failed; it is taken again", extra={"lane": self.number})
+                await asyncio.sleep(PATIENCE_SECONDS)
 
     async def _read(self, start: int) -> None:
         former: list[Found] | None = []
