@@ -63,7 +63,9 @@ class IngestSettings(Section, frozen=True):
     ] = ""
     max_message_bytes: Annotated[int, _doc("Largest message, announced as SIZE.")] = 50 << 20
     max_recipients: Annotated[int, _doc("Recipients of one message; then 452.")] = 1000
-    recipients_per_unit: Annotated[int, _doc("A message with more recipients at one site is split; as in [router].")] = 100
+    recipients_per_unit: Annotated[
+        int, _doc("A message with more recipients at one site is split; as in [router].")
+    ] = 100
     max_connections: Annotated[int, _doc("Client connections of one process.")] = 1000
     max_connections_per_address: Annotated[int, _doc("Client connections from one address.")] = 200
     max_connections_per_credential: Annotated[
