@@ -7,9 +7,10 @@ import msgspec
 from mailfleet_core.model import wire
 from mailfleet_core.model.tags import CLAIM, PUT, tag
 from mailfleet_core.model.wire import Entry
+from mailfleet_router.decisions.journal import Pending, Waiting
 from mailfleet_router.decisions.ledger import Ledger
 from mailfleet_router.decisions.outbox import Append
-from mailfleet_router.decisions.partition import Partition, Pending, Waiting
+from mailfleet_router.decisions.partition import Partition
 from mailfleet_router.decisions.progress import Progress
 from mailfleet_router.decisions.site_queue import IN_FLIGHT, Held
 

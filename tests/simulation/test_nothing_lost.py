@@ -25,15 +25,21 @@ def run(seed: int, **options: object) -> World:
     return world
 
 
+PARTS = 10
+"""In parts, so that a slow machine does not run into the time limit of a test."""
+
+
 @pytest.mark.slow
-def test_every_accepted_recipient_ends_exactly_once() -> None:
-    for seed in range(HISTORIES * 2 // 3):
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_accepted_recipient_ends_exactly_once(part: int) -> None:
+    for seed in range(part, HISTORIES * 2 // 3, PARTS):
         run(seed)
 
 
 @pytest.mark.slow
-def test_without_a_sender_that_dies_nothing_is_delivered_twice() -> None:
-    for seed in range(HISTORIES // 3):
+@pytest.mark.parametrize("part", range(PARTS))
+def test_without_a_sender_that_dies_nothing_is_delivered_twice(part: int) -> None:
+    for seed in range(part, HISTORIES // 3, PARTS):
         run(seed, senders_die=False)
 
 

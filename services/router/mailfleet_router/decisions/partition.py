@@ -6,39 +6,37 @@ on when it reads it back (`fold`), because only then is it certain that no newer
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from sys import intern
-from typing import NamedTuple
 
 import msgspec
 
 from mailfleet_core.model import ids, wire
 from mailfleet_core.model.site import partition_of
-from mailfleet_core.model.tags import ATTEMPT, CLAIM, DONE, PUT, RETRY, tag
+from mailfleet_core.model.tags import ATTEMPT, CLAIM, PUT, RETRY, tag
 from mailfleet_core.model.wire import BOUNCED, Dispatch, Entry, Malformed, Result
-from mailfleet_router.decisions import dsn, story
+from mailfleet_router.decisions import story
 from mailfleet_router.decisions.holds import Holds
-from mailfleet_router.decisions.ledger import Ledger
-from mailfleet_router.decisions.outbox import Append, Outbox, Report
+from mailfleet_router.decisions.journal import Pending, Waiting
+from mailfleet_router.decisions.outbox import Append
 from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.progress import Progress
 from mailfleet_router.decisions.retry import next_attempt, spread
 from mailfleet_router.decisions.routing import HOPELESS, KNOWN, TEMPORARY, Routing
 from mailfleet_router.decisions.scheduler import Scheduler
-from mailfleet_router.decisions.settle import Ending, give_up, settle
+from mailfleet_router.decisions.settle import Ending, settle
 from mailfleet_router.decisions.site_queue import (
     ATTEMPTING,
     ENDING,
     FOLDED,
     IN_FLIGHT,
     RESOLVING,
-    TELLING,
     TOLD,
     Held,
     SiteQueue,
 )  # fmt: skip
 from mailfleet_router.decisions.splitting import divide
+from mailfleet_router.decisions.telling import Telling
 
 Record = tuple[int, bytes, bytes, bytes | None]
 """Offset, key, tag, value: what the bus gives."""
@@ -53,49 +51,17 @@ TOLD_AGAIN_UNITS = 20_000
 """New units whose story a new owner begins again, in case the old one died before it was durable."""
 
 
-class Waiting(msgspec.Struct, gc=False):
-    """A unit whose events and DSN must be durable before its RETRY or DONE is written."""
-
-    held: Held
-    entry: Entry | None
-    item: list[int] | None
-    left: int
-
-
-class Pending(NamedTuple):
-    """A record of ours on its way, and what happens when it is read back."""
-
-    then: str
-    held: Held | None
-    item: list[int] | None = None
-    entry: Entry | None = None
-    dispatch: bytes = b""
-
-
-class Partition:
+class Partition(Telling):
     """All decisions about the units of one queue partition."""
 
     def __init__(self, number: int, partitions: int, policy: Policy, routing: Routing, holds: Holds) -> None:
-        self.number = number
+        super().__init__(number, policy)
         self.partitions = partitions
-        self.policy = policy
         self.routing = routing
-        self.epoch = -1
         self.live = False
-        self.stopped = False
-        """A newer claim was read: somebody else owns the partition. Nothing that it wants counts any more."""
-        self.ledger = Ledger(policy.recent_units)
         self.scheduler = Scheduler(holds)
-        self.progress = Progress(0)
-        self._pending: deque[Pending] = deque()
         self._suspects: dict[bytes, None] = {}
         self._asked: dict[str, list[Held]] = {}
-        self._tokens: dict[int, Waiting] = {}
-        self._delays: dict[int, Held] = {}
-        self._token = 0
-        self._batches: dict[int, list[Waiting]] = {}
-        self._batch = 1
-        self.out = Outbox(self._batch)
 
     # --- becoming the owner --------------------------------------------------------------------------------------
     def claimed(self, epoch: int, position: int) -> None:
@@ -169,22 +135,6 @@ class Partition:
             else:
                 self._settle(held, result, offset)
 
-    def durable(self, batch: int) -> None:
-        """The events of this batch are in the log."""
-        for waiting in self._batches.pop(batch, ()):
-            self._one_less(waiting)
-
-    def carried_out(self, token: int) -> None:
-        """A report is queued, or a PUT is in the log."""
-        if (waiting := self._tokens.pop(token, None)) is not None:
-            self._one_less(waiting)
-        elif (held := self._delays.pop(token, None)) is not None:
-            held.delay = TOLD
-            if held.kind != DONE and self.ledger.units.get(held.key) is held:
-                entry = msgspec.structs.replace(wire.decode(Entry, held.raw), delay_reported=True)
-                held.raw, held.kind = wire.encode(entry), ATTEMPT if held.kind == ATTEMPT else RETRY
-                self._write(held, Pending("", None))
-
     def resolved(self, name: str, now: float) -> None:
         """There is news of a domain (see `Routing.answered`)."""
         for held in self._asked.pop(name, ()):
@@ -205,18 +155,6 @@ class Partition:
             self._place(held, now)
         if may_send:
             self.scheduler.pump(now, PUMP_UNITS, lambda held, site: self._attempt(held, site, now))
-
-    @property
-    def quiet(self) -> bool:
-        """Is nothing of ours under way in the log?"""
-        return not (self._pending or self._batches or self._tokens)
-
-    def take(self) -> Outbox:
-        """Everything wanted since the last call; a partition that lost its claim wants nothing."""
-        out = self.out
-        self._batch += 1
-        self.out = Outbox(self._batch)
-        return Outbox(out.batch) if self.stopped else out
 
     # --- units come ----------------------------------------------------------------------------------------------
     def _put(self, key: bytes, mark: bytes, value: bytes | None, now: float) -> None:
@@ -254,12 +192,6 @@ class Partition:
             held.state, held.since = IN_FLIGHT, entry.attempted_at
             self.scheduler.took(held.site)
         return entry
-
-    def _begin_story(self, held: Held, entry: Entry, now: float) -> None:
-        word = ids.text(held.key)
-        if not held.hop and not entry.attempts:
-            self.out.events.append(story.accepted(entry, word))
-        self.out.events.append(story.queued(entry, word, now))
 
     def _go_on(self, held: Held, now: float, entry: Entry | None = None) -> None:
         """Do what the state of a unit that is in nobody's hands calls for."""
@@ -333,12 +265,6 @@ class Partition:
         self.scheduler.ready(held, site, now)
         if (hold := self.scheduler.hold_on(held)) is not None and held.reported != hold.reason:
             self.tell_held(held, hold.reason, hold.until, hold.by, now)
-
-    def tell_held(self, held: Held, reason: str, until: float, by: str, now: float) -> None:
-        """Say once why a unit is not tried."""
-        held.reported = reason
-        entry = wire.decode(Entry, held.raw)
-        self.out.events.append(story.held(entry, ids.text(held.key), now, reason, until, by))
 
     def _ask(self, name: str) -> list[Held]:
         if name not in self._asked:
@@ -449,90 +375,7 @@ class Partition:
         else:
             self._one_less(waiting)
 
-    def _tell(
-        self, waiting: Waiting, entry: Entry, endings: tuple[Ending, ...], result: Result | None, at: float
-    ) -> None:
-        """Events and DSN of what ended; `waiting` goes on when they are durable."""
-        held = waiting.held
-        word = ids.text(held.key)
-        until = waiting.entry.due_at if waiting.entry else 0.0
-        for ending in endings:
-            later = until if ending.kind == wire.DEFERRED else 0.0
-            self.out.events.append(story.ended(entry, word, ending, result, at, later))
-            self.out.counts.append(("recipients", ending.kind, held.stream, len(ending.recipients)))
-            if ending.kind == wire.DELIVERED:
-                self.out.counts.append(("seconds", held.stream, "", int((at - held.accepted_at) * 1000)))
-            elif held.site is not None:
-                held.site.why = f"{ending.outcome.code or ending.outcome.phase} {ending.outcome.text}"[:200]
-        passed_on = result.dsn_passed_on if result else False
-        if due := dsn.reportable(endings, entry.unit.envelope, passed_on):
-            waiting.left += 1
-            mx = result.mx if result else ""
-            self.out.reports.append(Report(self._token_for(waiting), f"{entry.attempts}/ended", entry, due, at, mx))
-
-    def report_delay(self, held: Held) -> None:
-        """Tell the sender once that the mail is delayed; the unit goes its way meanwhile."""
-        held.delay = TELLING
-        entry = wire.decode(Entry, held.raw)
-        last = entry.last or wire.RecipientOutcome(-1, wire.DEFERRED, 0, "4.0.0", "waiting to be sent", "")
-        due = dsn.reportable((Ending(dsn.DELAYED, last, entry.unit.recipients),), entry.unit.envelope, False)
-        if due:
-            self._token += 1
-            self._delays[self._token] = held
-            at = held.accepted_at + self.policy.ladder(held.stream).delay_dsn_seconds
-            self.out.reports.append(Report(self._token, "delayed", entry, due, at))
-
-    def _end(self, held: Held, entry: Entry, now: float) -> None:
-        """Everybody of this unit bounces or expires, as its durable entry says."""
-        held.state = ENDING
-        waiting = Waiting(held, None, None, 1)
-        self._tell(waiting, entry, give_up(entry), None, entry.due_at or now)
-        self._batches.setdefault(self._batch, []).append(waiting)
-
-    # --- writing and reading back --------------------------------------------------------------------------------
-    def _token_for(self, waiting: Waiting) -> int:
-        self._token += 1
-        self._tokens[self._token] = waiting
-        return self._token
-
-    def _one_less(self, waiting: Waiting) -> None:
-        waiting.left -= 1
-        if waiting.left or self.stopped:
-            return
-        held = waiting.held
-        if self.ledger.units.get(held.key) is not held:
-            # It came back from elsewhere meanwhile; what is in the log about it is newer than what we have to say.
-            if waiting.item:
-                self.progress.done(waiting.item)
-        elif waiting.entry is None:
-            held.kind = DONE
-            self.out.own.append(Append(self.number, held.key, None, tag(DONE, self.epoch, held.hop)))
-            self._pending.append(Pending("gone", held, waiting.item))
-        else:
-            self._retry(held, waiting.entry, "go on", waiting.item)
-
-    def _retry(self, held: Held, entry: Entry, then: str, item: list[int] | None = None) -> None:
-        if held.delay == TOLD and not entry.delay_reported:
-            entry = msgspec.structs.replace(entry, delay_reported=True)
-        held.state, held.raw, held.kind = ENDING, wire.encode(entry), RETRY
-        self._write(held, Pending(then, held, item, entry))
-
-    def _write(self, held: Held, pending: Pending) -> None:
-        self.out.own.append(Append(self.number, held.key, held.raw, tag(held.kind, self.epoch, held.hop)))
-        self._pending.append(pending)
-
-    def _repair(self, key: bytes, hop: int) -> None:
-        """Make our state of a unit the last record of its key again."""
-        held = self.ledger.units.get(key)
-        if held is None or held.kind == DONE:
-            hop = max(hop, held.hop if held else self.ledger.ended_hop(key))
-            self.out.own.append(Append(self.number, key, None, tag(DONE, self.epoch, hop)))
-            self._pending.append(Pending("", None))
-            return
-        if held.kind == PUT:
-            held.kind = RETRY
-        self._write(held, Pending("", None))
-
+    # --- what came back ------------------------------------------------------------------------------------------
     def _came_back(self, pending: Pending, now: float) -> None:
         """A record of ours is in the log, and no newer claim before it."""
         then, held, item, entry, dispatch = pending
