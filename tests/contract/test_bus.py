@@ -264,6 +264,12 @@ async def test_many_reads_at_once_each_get_their_own_record(lab: Any) -> None:
     assert await soon(asyncio.gather(*reads)) == [bodies[at][number] for at, number in wanted]
 
 
+async def test_a_record_that_several_wait_for_at_once_is_given_to_all(lab: Any) -> None:
+    bus = await lab.client()
+    offset = await soon(bus.append(BODY, 0, b"", b"the one"))
+    assert await soon(asyncio.gather(*[bus.read(BODY, 0, offset, 7) for _ in range(10)])) == [b"the one"] * 10
+
+
 async def test_a_wrong_hint_of_the_length_does_not_change_what_is_read(lab: Any) -> None:
     bus = await lab.client()
     offset = await soon(bus.append(BODY, 0, b"k", b"x" * 50_000))

@@ -152,8 +152,9 @@ class Reads:
             self._learn(fetched_place[0], fetched)
         again = [wanted for wanted in chosen if not self._answer(wanted, values, wants, found)]
         self._wanted.extendleft(reversed(again))
+        asked = {(wanted.topic, wanted.partition, wanted.offset) for wanted in chosen}
         for place, value in values.items():
-            if value is not None:
+            if value is not None and place not in asked:
                 self._keep(place, value)
 
     def _learn(self, topic: str, fetched: Fetched) -> None:
@@ -171,7 +172,7 @@ class Reads:
         place = (wanted.topic, wanted.partition)
         if wanted.answer.done():
             return True
-        value = values.pop((*place, wanted.offset), None)
+        value = values.get((*place, wanted.offset))  # Several may wait for the same record.
         if value is not None:
             wanted.answer.set_result(value)
             return True
