@@ -125,6 +125,8 @@ class Sender:
             self._cut(lane)
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
+                # First: a dispatch read after the good-bye would be given back here and begun by the next owner.
+                await lane.close()
                 await lane.all_answered()
                 await lane.say_goodbye()
                 await lane.commit()
