@@ -29,7 +29,7 @@ PROPERTIES = """process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised}
 controller.listener.names=CONTROLLER
 log.dirs={data}
 offsets.topic.num.partitions=4
@@ -50,11 +50,13 @@ auto.create.topics.enable=false
 class KafkaBroker:
     """One broker on 127.0.0.1 that can be killed and started again on the same data."""
 
-    def __init__(self, directory: Path, data: Path | None = None) -> None:
+    def __init__(self, directory: Path, data: Path | None = None, behind: int = 0) -> None:
         self.directory = directory
         self.data = data or directory / "data"
         self.port, self.controller = _free_port(), _free_port()
-        self.bootstrap = f"127.0.0.1:{self.port}"
+        self.advertised = behind or self.port
+        """Where clients are told to connect: `behind` is the port of a proxy that leads to `port`."""
+        self.bootstrap = f"127.0.0.1:{self.advertised}"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -67,7 +69,9 @@ class KafkaBroker:
         jars = _jars()
         self.directory.mkdir(parents=True, exist_ok=True)
         properties = self.directory / "server.properties"
-        properties.write_text(PROPERTIES.format(controller=self.controller, port=self.port, data=self.data))
+        properties.write_text(
+            PROPERTIES.format(controller=self.controller, port=self.port, advertised=self.advertised, data=self.data)
+        )
         if not (self.data / "meta.properties").exists():
             _java(jars, "kafka.tools.StorageTool", "format", "-t", "bWFpbGZsZWV0LXRlc3RzLQ", "-c", str(properties))
         with (self.directory / "kafka.log").open("ab") as output:
@@ -97,9 +101,9 @@ class KafkaBroker:
 
 
 @contextlib.contextmanager
-def kafka_broker(directory: Path, data: Path | None = None) -> Iterator[KafkaBroker]:
+def kafka_broker(directory: Path, data: Path | None = None, behind: int = 0) -> Iterator[KafkaBroker]:
     """A started broker; without java and mvn the test is left out (or fails, where nothing may be)."""
-    broker = KafkaBroker(directory, data)
+    broker = KafkaBroker(directory, data, behind)
     broker.start()
     try:
         yield broker

@@ -62,6 +62,10 @@ class Fleet:
         self.config = self.directory / "mailfleet.toml"
         self.config.write_text(toml.dumps(toml.merged(self._settings(), self.more)))
 
+    def pids(self) -> dict[int, str]:
+        """Process id → name."""
+        return {process.pid: name for name, process in self.processes.items()}
+
     def start(self) -> None:
         """Start everything; return when all of it is ready."""
         for name in self.names:
