@@ -92,6 +92,21 @@ async def test_what_a_dead_sender_had_is_called_lost_and_what_came_later_is_done
     assert sending.results()[0].unit_id == lost.unit.unit_id
 
 
+async def test_what_a_dead_sender_had_is_in_doubt_although_its_router_is_gone_too() -> None:
+    sending = Sending()
+    async with ScriptedMx(replies={"DOT": [HANG, b"250 ok"]}) as mx:
+        dead, bus = sending.sender(name="dead")
+        await bus.start()
+        await dead.start()
+        await sending.dispatch(await sending.unit(), route(mx.port), epoch=3)
+        await eventually(lambda: mx.bodies_read == 1)
+        bus.kill()
+        await sending.bus.append(topics.CONTROL, 0, b"epoch|0", (9).to_bytes(8, "big"))
+        async with sending.running():
+            await sending.result()
+    assert kinds(sending) == ["lost"]
+
+
 async def test_a_result_that_is_durable_is_never_called_lost() -> None:
     sending = Sending()
     async with ScriptedMx() as mx:

@@ -165,7 +165,7 @@ class Sender:
     # --- dispatches ----------------------------------------------------------------------------------------------
     def dispatched(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> None:
         """An attempt to make, once: a repetition is answered as the first one was."""
-        if self._met(lane, offset, dispatch):
+        if self._stale(lane, offset, dispatch) or self._known(lane, offset, dispatch):
             return
         full = len(self._jobs) >= self._settings.max_queued_units
         if dispatch.again or lane.stopping or full or dispatch.source not in self._sources:
@@ -176,16 +176,23 @@ class Sender:
         self._path(lane, dispatch).add(job)
 
     def inherited(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> None:
-        """An attempt that a former owner of the lane may have begun: in doubt, unless it was this process."""
-        if not self._met(lane, offset, dispatch):
+        """An attempt that a former owner of the lane may have begun: in doubt, unless it was this process.
+
+        Whatever its epoch: the router that wrote it may be gone by now, and the former owner may have delivered it.
+        """
+        if not self._known(lane, offset, dispatch):
             self._without(lane, offset, dispatch, wire.LOST)
 
-    def _met(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> bool:
-        """Is this a zombie's, in hand, or answered? Then it has been dealt with here."""
-        if self._epochs.stale(dispatch.queue_partition, dispatch.epoch):
-            metrics.STALE_RECORDS.labels(topics.DISPATCH).inc()
-            lane.position.answered(offset)
-            return True
+    def _stale(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> bool:
+        """Is this a zombie's? Then nothing is done about it."""
+        if not self._epochs.stale(dispatch.queue_partition, dispatch.epoch):
+            return False
+        metrics.STALE_RECORDS.labels(topics.DISPATCH).inc()
+        lane.position.answered(offset)
+        return True
+
+    def _known(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> bool:
+        """Is this in hand, or answered? Then it has been dealt with here."""
         key = (dispatch.unit.unit_id, dispatch.attempt)
         if (job := self._jobs.get(key)) is not None:
             if job.lane is not lane:
