@@ -10,7 +10,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from mailfleet_core.logs import printable
+from mailfleet_core.model.reply import printable
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

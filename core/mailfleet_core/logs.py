@@ -8,33 +8,36 @@ from typing import Any
 
 import msgspec
 
-_encode = msgspec.json.Encoder(enc_hook=repr).encode
+from mailfleet_core.model.reply import printable
+
+_encode = msgspec.json.encode
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def printable(text: str) -> str:
-    """`text` with control characters and lone surrogates escaped, fit for a log line, a terminal and UTF-8."""
-    return "".join(
-        c
-        if c.isprintable()
-        else c.encode("utf-8", "backslashreplace").decode()
-        if ord(c) > 0xD7FF
-        else f"\\x{ord(c):02x}"
-        for c in text
-    )
+def _clean(value: object) -> object:
+    # Also what is inside of lists and exceptions: one lone surrogate in it would lose the whole line.
+    return value if value is None or isinstance(value, int | float) else printable(str(value))
 
 
-class _Formatter(logging.Formatter):
+def _escaped(traceback: str) -> str:
+    # Indented, so that no line of an exception's text passes for an event of its own.
+    return "\n".join(f"    {printable(line)}" for line in traceback.split("\n"))
+
+
+class Formatter(logging.Formatter):
+    """One line an event, and a traceback indented below it; no text of a stranger ends the line or moves a cursor."""
+
     def __init__(self, service: str, json: bool) -> None:
         super().__init__(datefmt="%H:%M:%S")
         self.service = service
         self.json = json
 
     def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter`."""
         fields: dict[str, Any] = {k: v for k, v in vars(record).items() if k not in _STANDARD}
-        fields = {k: printable(v) if isinstance(v, str) else v for k, v in fields.items()}
+        fields = {k: _clean(v) for k, v in fields.items()}
         message = printable(record.getMessage())
-        error = self.formatException(record.exc_info) if record.exc_info else ""
+        error = _escaped(self.formatException(record.exc_info)) if record.exc_info else ""
         if self.json:
             line = {"at": record.created, "level": record.levelname.lower(), "service": self.service, "logger": record.name,
                     "message": message, **fields}  # fmt: skip
@@ -49,7 +52,7 @@ class _Formatter(logging.Formatter):
 def setup(service: str, form: str, level: str) -> None:
     """Send this process's logs to standard error; `form` is json, console or auto."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(service, form == "json" or (form == "auto" and not sys.stderr.isatty())))
+    handler.setFormatter(Formatter(service, form == "json" or (form == "auto" and not sys.stderr.isatty())))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("kafka", "aiohttp.access", "mail.log"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
