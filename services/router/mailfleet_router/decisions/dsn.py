@@ -22,7 +22,8 @@ from mailfleet_router.decisions.settle import EXPIRED, Ending
 DELAYED = "delayed"
 RELAYED = "relayed"
 MAX_RETURNED_BYTES = 50_000
-"""A longer message is returned as its headers only."""
+"""Of the message; a longer one is returned as its headers only, and of those no more than this. A report goes to an address
+that somebody claimed: it must not be a way to make us send much."""
 
 _ASKED = {BOUNCED: NOTIFY_FAILURE, EXPIRED: NOTIFY_FAILURE, DELAYED: NOTIFY_DELAY, DELIVERED: NOTIFY_SUCCESS}
 _UNASKED = NOTIFY_FAILURE | NOTIFY_DELAY
@@ -58,14 +59,22 @@ def reportable(endings: tuple[Ending, ...], envelope: Envelope, passed_on: bool)
 
 
 def build(
-    entry: Entry, purpose: str, endings: tuple[Ending, ...], at: float, original: bytes, host: str, mx: str
+    entry: Entry,
+    purpose: str,
+    endings: tuple[Ending, ...],
+    at: float,
+    original: bytes,
+    host: str,
+    mx: str,
+    most: int = MAX_RETURNED_BYTES,
 ) -> Dsn:
-    """The notification about `endings`, made at the instant `at`; `original` is the message, or at least its headers."""
+    """The notification about `endings`, made at the instant `at`; `original` is the message, or at least its headers, of
+    which `most` bytes are returned."""
     envelope, unit = entry.unit.envelope, entry.unit
     message_id = ids.derived_message_id(unit.unit_id, purpose, int(at * 1000))
-    headers = original.partition(b"\r\n\r\n")[0] + b"\r\n"
+    headers = _whole_lines(original.partition(b"\r\n\r\n")[0] + b"\r\n", most)
     failed = any(ending.kind in (BOUNCED, EXPIRED) for ending in endings)
-    full = failed and envelope.ret != "HDRS" and len(original) <= MAX_RETURNED_BYTES >= envelope.body.length
+    full = failed and envelope.ret != "HDRS" and len(original) <= most >= envelope.body.length
     returned = original if full else headers
     addresses = [envelope.reverse_path, *(r.address for ending in endings for r in ending.recipients)]
     utf8 = not all(address.isascii() for address in addresses)
@@ -184,6 +193,12 @@ def status(ending: Ending) -> str:
     digit = {BOUNCED: "5", EXPIRED: "4", DELAYED: "4", DELIVERED: "2"}[ending.kind]
     given = ending.outcome.enhanced
     return digit + given[1:] if _STATUS.fullmatch(given) else f"{digit}.0.0"
+
+
+def _whole_lines(headers: bytes, most: int) -> bytes:
+    if len(headers) <= most:
+        return headers
+    return b"".join(headers[:most].rpartition(b"\r\n")[:2])
 
 
 def unxtext(text: str) -> str:
