@@ -255,6 +255,15 @@ async def test_a_body_is_read_at_its_offset(lab: Any, size: int) -> None:
         assert await soon(bus.read(BODY, 0, at, size)) == body
 
 
+async def test_a_placed_body_can_be_read_as_soon_as_its_offset_is_known(lab: Any) -> None:
+    writer, reader = await lab.client("writer"), await lab.client("reader")
+    for number in range(20):
+        body = b"%d" % number * 3000
+        at = await soon(writer.place(BODY, 1, b"id", body))
+        assert await soon(reader.read(BODY, 1, at, len(body))) == body
+    assert writer.in_flight_bytes == 0
+
+
 async def test_many_reads_at_once_each_get_their_own_record(lab: Any) -> None:
     writer, reader = await lab.client("writer"), await lab.client("reader")
     bodies = {partition: [b"%d-%d" % (partition, number) * 2000 for number in range(50)] for partition in range(4)}

@@ -146,6 +146,10 @@ class EmbeddedBus:
         """Write one record; the future has its offset once it is durable, or BusUnavailable (see the class)."""
         return self._producer.append(self._destinations[topic, partition], key, value, tag)
 
+    def place(self, topic: str, partition: int, key: bytes, value: bytes) -> asyncio.Future[int]:
+        """Write one record; the future has its offset once it is in the file: durable with whatever is appended then."""
+        return self._producer.append(self._destinations[topic, partition], key, value, b"", wire.PLACE)
+
     @property
     def in_flight_bytes(self) -> int:
         """Bytes appended by this process and not acknowledged."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -86,7 +87,14 @@ class Journal:
         self._position = 0
         self._chain = 0
         self._spare_ready = False
+        self._syncing = threading.Lock()
+        self._unsynced = False
+        """There are batches in the current segment that were written and not synced."""
+        self.before_write: Callable[[], None] | None = None
+        """Makes durable what this journal's batches refer to."""
         self._recover()
+        # What a killed process left unsynced may be referred to as soon as we answer again.
+        os.fdatasync(self.current.descriptor)
 
     @property
     def current(self) -> Segment:
@@ -212,6 +220,10 @@ class Journal:
         position, pieces = run.start, run.pieces
         if not pieces:
             return
+        if self.before_write is not None:
+            # Not merely before the sync: the kernel may store our pages first, and after a power cut a record would
+            # refer to an address that another body gets.
+            self.before_write()
         for first in range(0, len(pieces), _IOV_MAX):
             some = pieces[first : first + _IOV_MAX]
             expected = sum(map(len, some))
@@ -221,8 +233,19 @@ class Journal:
                 while written < expected:
                     written += os.pwrite(self.current.descriptor, memoryview(rest)[written:], position + written)
             position += expected
-        os.fdatasync(self.current.descriptor)
+        if any(item.durable for item, _ in run.placed):
+            os.fdatasync(self.current.descriptor)
+        else:
+            self._unsynced = True
         self._position, self._chain = run.end, run.chain
+
+    def sync(self) -> None:
+        """Make durable what was placed. May run in another thread. Raises OSError."""
+        if self._unsynced:
+            with self._syncing:
+                # First: what is placed from here on is synced next time.
+                self._unsynced = False
+                os.fdatasync(self.current.descriptor)
 
     def _settle(self, run: _Run) -> None:
         """Note what is durable now: index, ends, the log's own records, and forget old sequences."""
@@ -266,9 +289,11 @@ class Journal:
         sync_directory(self.directory)
         segment = Segment(path, address, RAW, path.stat().st_size)
         segment.index = {}
-        if self.segments:
-            self.current.end = address
-        self.segments = [*self.segments, segment]
+        self.sync()  # only the current segment may have something unsynced
+        with self._syncing:
+            if self.segments:
+                self.current.end = address
+            self.segments = [*self.segments, segment]
         self._position, self._chain = 0, form.seed(address)
 
     def _allocate(self, path: Path, size: int) -> None:

@@ -20,11 +20,14 @@ class Append(NamedTuple):
     producer: int
     sequence: int
     span: int
+    durable: bool = True
+    """False: placed; somebody calls `Journal.sync` before anything that refers to it is written."""
 
     @classmethod
-    def parse(cls, payload: bytes) -> Append:
+    def parse(cls, payload: bytes, *, durable: bool = True) -> Append:
         """The batch that `payload` is. Raises struct.error when it is none."""
-        return cls(payload, *form.PART.unpack_from(payload))
+        crc, topic, partition, producer, sequence, span = form.PART.unpack_from(payload)
+        return cls(payload, crc, topic, partition, producer, sequence, span, durable)
 
 
 class Producer(msgspec.Struct, array_like=True):

@@ -32,10 +32,11 @@ class Destination(NamedTuple):
 class _Batch:
     """Records that travel together."""
 
-    __slots__ = ("at", "futures", "journal", "pieces", "size", "target")
+    __slots__ = ("at", "futures", "journal", "kind", "pieces", "size", "target")
 
-    def __init__(self, target: Destination) -> None:
+    def __init__(self, target: Destination, kind: int) -> None:
         self.target = target
+        self.kind = kind
         self.journal = target.journal
         self.pieces: list[bytes] = []
         self.futures: list[asyncio.Future[int]] = []
@@ -63,14 +64,16 @@ class Producer:
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def append(self, target: Destination, key: bytes, value: bytes | None, tag: bytes) -> asyncio.Future[int]:
-        """One record; its offset once it is durable."""
+    def append(
+        self, target: Destination, key: bytes, value: bytes | None, tag: bytes, kind: int = wire.APPEND
+    ) -> asyncio.Future[int]:
+        """One record; its offset once it is durable (`kind` PLACE, bodies only: once it is in the file)."""
         future = self._loop.create_future()
         if not self._open:
             self._loop.call_soon(self.flush)
         batch = self._open.get(target)
         if batch is None:
-            batch = self._open[target] = _Batch(target)
+            batch = self._open[target] = _Batch(target, kind)
         futures = batch.futures
         if value is None or len(value) <= COPIED_BYTES:
             record = entry(len(futures), key, tag, value)
@@ -103,7 +106,7 @@ class Producer:
         if len(batch.pieces) > 1 and batch.size <= BATCH_BYTES + COPIED_BYTES:
             batch.pieces = [b"".join(batch.pieces)]
         part = sign((topic, partition, self.identity, sequence, len(batch.futures)), batch.pieces)
-        batch.pieces.insert(0, wire.FRAME.pack(PART.size + batch.size, wire.APPEND) + part)
+        batch.pieces.insert(0, wire.FRAME.pack(PART.size + batch.size, batch.kind) + part)
         batch.at = self._loop.time()
         self._waiting[journal][sequence] = batch
         self._empty.clear()

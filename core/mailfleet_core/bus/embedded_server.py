@@ -62,6 +62,8 @@ class LogServer:
         self._read_meta()
         milliseconds = lambda: int(now() * 1000)  # noqa: E731
         self.journals = [Journal(options.directory / name, options.segment_bytes, milliseconds) for name in JOURNALS]
+        state, bodies = self.journals
+        state.before_write = bodies.sync
         for journal in self.journals:
             self.ends.update(journal.state.ends)
         self.writers: list[Writer] = []

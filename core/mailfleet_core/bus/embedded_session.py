@@ -78,7 +78,9 @@ class Session(wire.Frames):
     def frame(self, kind: int, body: bytes) -> None:
         """An append, credit for a tail, or a question."""
         if kind == wire.APPEND:
-            self._append(body)
+            self._append(Append.parse(body))
+        elif kind == wire.PLACE:
+            self._append(Append.parse(body, durable=False))
         elif kind == wire.GRANT:
             self._grant(*wire.CREDIT.unpack(body))
         else:
@@ -90,12 +92,11 @@ class Session(wire.Frames):
         task.add_done_callback(self._tasks.discard)
 
     # --- appends ------------------------------------------------------------------------------------------------------
-    def _append(self, payload: bytes) -> None:
-        append = Append.parse(payload)
+    def _append(self, append: Append) -> None:
         spec = self.server.topic(append.topic)
         if append.partition >= spec.partitions or not append.producer:
             raise ValueError(f"a batch for {spec.name} partition {append.partition}")
-        self._pending += len(payload)
+        self._pending += len(append.payload)
         if self._pending > PENDING_BYTES and not self._paused:
             self._paused = True
             self._transport.pause_reading()

@@ -19,7 +19,8 @@ CREDIT = Struct("<IQ")
 """Number of the tail, bytes it may send more."""
 
 # --- kinds, client to log
-APPEND, REQUEST, GRANT = 1, 2, 3
+APPEND, REQUEST, GRANT, PLACE = 1, 2, 3, 4
+"""PLACE: an append to be answered when it is in the file, and made durable before the next answer about the state."""
 # --- kinds, log to client
 ACKS, DATA, ANSWER, TOLD = 11, 12, 13, 14
 

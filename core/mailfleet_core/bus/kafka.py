@@ -100,6 +100,10 @@ class KafkaBus:
         """See `Bus.partitions`."""
         return self._partitions[topic]
 
+    def place(self, topic: str, partition: int, key: bytes, value: bytes) -> asyncio.Future[int]:
+        """See `Bus.place`; Kafka tells an offset only with its acknowledgement."""
+        return self.append(topic, partition, key, value)
+
     def append(
         self, topic: str, partition: int, key: bytes, value: bytes | None, tag: bytes = b""
     ) -> asyncio.Future[int]:

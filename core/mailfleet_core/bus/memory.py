@@ -183,6 +183,10 @@ class MemoryBus:
         """See `Bus.partitions`."""
         return self._log.topics[topic].partitions
 
+    def place(self, topic: str, partition: int, key: bytes, value: bytes) -> asyncio.Future[int]:
+        """See `Bus.place`."""
+        return self.append(topic, partition, key, value)
+
     def append(
         self, topic: str, partition: int, key: bytes, value: bytes | None, tag: bytes = b""
     ) -> asyncio.Future[int]:

@@ -75,6 +75,13 @@ class Bus(Protocol):
         Never blocks and never refuses: look at `in_flight_bytes` first. Cancelling the future cancels nothing.
         """
 
+    def place(self, topic: str, partition: int, key: bytes, value: bytes) -> asyncio.Future[int]:
+        """Write one record that nobody needs before another one tells of it; else as `append`.
+
+        Its future may have the offset before the record is durable, but whatever this process appends after that is
+        acknowledged only when the placed record is durable too: one wait instead of two.
+        """
+
     @property
     def in_flight_bytes(self) -> int:
         """Bytes appended by this process and not acknowledged."""

@@ -93,7 +93,7 @@ class Acceptance:
         draft.length += len(data)
         for start in range(0, len(data), topics.MAX_CHUNK_BYTES):
             chunk = data[start : start + topics.MAX_CHUNK_BYTES]  # the same object when it is all of it
-            draft.offsets.append(self._bus.append(topics.BODY, draft.body_partition, draft.message_id, chunk))
+            draft.offsets.append(self._bus.place(topics.BODY, draft.body_partition, draft.message_id, chunk))
         return draft.offsets[-1] if data else None
 
     def _opening(self, draft: Draft) -> bytes:

@@ -72,7 +72,7 @@ class Reports:
             made.content[start : start + topics.MAX_CHUNK_BYTES]
             for start in range(0, len(made.content), topics.MAX_CHUNK_BYTES)
         ]
-        appends = [self._bus.append(topics.BODY, partition, made.message_id, chunk) for chunk in chunks]
+        appends = [self._bus.place(topics.BODY, partition, made.message_id, chunk) for chunk in chunks]
         return BodyRef(partition, tuple(await asyncio.gather(*appends)), len(made.content))
 
     def _unit(self, made: dsn.Dsn, body: BodyRef, about: Envelope) -> tuple[bytes, bytes, str]:
