@@ -28,7 +28,7 @@ class World:
     fleet: Fleet
     door: Door
     short_port: int
-    """The trusted listener of the stream `short`: reports a delay after some seconds, gives up after 20."""
+    """The trusted listener of the stream `short`: reports a delay after some seconds, gives up after 35."""
 
     def why(self) -> str:
         """What everybody wrote, for a test that fails."""

@@ -99,7 +99,7 @@ def test_a_delay_is_reported_once_and_then_the_end(world: World) -> None:
     recipient = "full@postfix.test"
     hand_in(world, [recipient], message(word), rcpt_options=["NOTIFY=DELAY,FAILURE", "ORCPT=rfc822;Full+2Bx@Shop.test"],
             port=world.short_port, reverse_path=f"{word}@reports.test")  # fmt: skip
-    until(lambda: len(reports(world, word)) >= 2, 60, world.why)
+    until(lambda: len(reports(world, word)) >= 2, 90, world.why)
     time.sleep(3)
     told = [fields(report)[1][0] for report in reports(world, word)]
     assert sorted(fields["Action"] for fields in told) == ["delayed", "failed"]
@@ -114,7 +114,7 @@ def test_a_delay_is_reported_once_and_then_the_end(world: World) -> None:
 def test_an_unreachable_site_is_reported_as_expired(world: World) -> None:
     word = token()
     hand_in(world, ["a@nobody.test"], message(word), port=world.short_port, reverse_path=f"{word}@reports.test")
-    until(lambda: any(fields(report)[1][0]["Action"] == "failed" for report in reports(world, word)), 60, world.why)
+    until(lambda: any(fields(report)[1][0]["Action"] == "failed" for report in reports(world, word)), 90, world.why)
     failed = [fields(report)[1][0] for report in reports(world, word) if fields(report)[1][0]["Action"] == "failed"]
     assert failed[0]["Status"].endswith(".4.7")
 

@@ -112,7 +112,7 @@ def settings(town: Town, directory: Path, *, trusted: int, short: int, submissio
         ],
         "stream": [
             {"name": "transactional", "retry_seconds": [1.0, 2.0, 3.0], "expire_seconds": 600.0},
-            {"name": "short", "retry_seconds": [2.0], "expire_seconds": 20.0, "delay_dsn_seconds": 2.0},
+            {"name": "short", "retry_seconds": [2.0], "expire_seconds": 35.0, "delay_dsn_seconds": 2.0},
         ],
     }  # fmt: skip
 
