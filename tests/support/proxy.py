@@ -27,6 +27,7 @@ class Proxy:
         self._cut: Collection[str] = ()
         self._loop = asyncio.new_event_loop()
         self._mended = asyncio.Event()
+        self._servers: list[asyncio.Server] = []
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def start(self) -> None:
@@ -36,8 +37,10 @@ class Proxy:
 
     def stop(self) -> None:
         """End."""
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._loop.close()
 
     def cut(self, *names: str) -> None:
         """From now on nothing passes to or from processes whose names begin so; empty: whoever it is."""
@@ -56,10 +59,20 @@ class Proxy:
     async def _listen(self) -> None:
         for where, target in self._ways.items():
             accept = self._acceptor(target)
-            if isinstance(where, str):
-                await asyncio.start_unix_server(accept, where)
-            else:
-                await asyncio.start_server(accept, *where)
+            listening = (
+                asyncio.start_unix_server(accept, where)
+                if isinstance(where, str)
+                else asyncio.start_server(accept, *where)
+            )
+            self._servers.append(await listening)
+
+    async def _end(self) -> None:
+        for server in self._servers:
+            server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _acceptor(self, target: Address) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
