@@ -256,8 +256,8 @@ async def test_a_right_password_is_verified_once_a_minute_and_a_wrong_one_each_t
 
     path = tmp_path / "credentials.toml"
     credential_file.add(path, authenticator.Credential(name="app", tenant="t", hash="", domains=("*",)), "secret")
-    found = Authenticator(Book(path), SystemClock(), 1, {})
-    found._passwords = counting = Counting()
+    counting = Counting()
+    found = Authenticator(Book(path), SystemClock(), 1, {}, counting)
     for _ in range(5):
         assert isinstance(await found.identify("192.0.2.1", Authenticate("PLAIN", b"app", b"secret")), Identity)
     assert counting.calls == 1

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,6 +27,9 @@ REMEMBER_SECONDS = 60.0
 MAX_REMEMBERED = 10_000
 MAX_WAITING = 64
 """Verifications queued; more would only make everybody wait longer than clients do."""
+
+Verify = Callable[[object, Credential | None, object, str, LoginPassword], AuthResult]
+"""aiosmtpd's interface of an authenticator; its second argument is the credential, or None for an unknown user."""
 
 
 class Book:
@@ -61,7 +64,7 @@ class Book:
 
 
 class Passwords:
-    """aiosmtpd's authenticator interface over argon2id; called in a worker thread."""
+    """`Verify` over argon2id; called in a worker thread."""
 
     def __init__(self) -> None:
         # Verified for users that do not exist, so that they take as long as those that do.
@@ -85,11 +88,15 @@ class Passwords:
 class Authenticator:
     """Turns a user name and a password into an identity."""
 
-    def __init__(self, book: Book, clock: Clock, threads: int, expiry: Mapping[str, float]) -> None:
+    def __init__(
+        self, book: Book, clock: Clock, threads: int, expiry: Mapping[str, float],
+        verify: Verify | None = None, max_waiting: int = MAX_WAITING,
+    ) -> None:  # fmt: skip
         self._book = book
         self._clock = clock
         self._expiry = expiry
-        self._passwords = Passwords()
+        self._passwords = verify or Passwords()
+        self._max_waiting = max_waiting
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="password")
         self._waiting = 0
         self._secret = clock.entropy(32)
@@ -118,7 +125,7 @@ class Authenticator:
         now = self._clock.monotonic()
         if credential is not None and self._right.get(key, -1.0) > now:
             return True
-        if self._waiting >= MAX_WAITING:
+        if self._waiting >= self._max_waiting:
             return reply.AUTH_BUSY
         self._waiting += 1
         try:
