@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,21 +107,24 @@ class StockServer:
         self._implicit = tls if implicit else None
         self._settings = {"hostname": "mx.example", "tls_context": None if implicit else tls, **settings}
         self.envelopes: list[Any] = []
+        self.sessions: list[SMTP] = []
         self.authentications = 0
+        self.verify: Callable[[], None] = lambda: None
+        """What its authenticator does before it says no."""
 
     async def __aenter__(self) -> StockServer:
         loop = asyncio.get_running_loop()
 
         def authenticate(*_: object) -> AuthResult:
             self.authentications += 1
+            self.verify()
             return AuthResult(success=False, handled=False)
 
-        self._server = await loop.create_server(
-            lambda: SMTP(self, loop=loop, authenticator=authenticate, **self._settings),
-            "127.0.0.1",
-            0,
-            ssl=self._implicit,
-        )
+        def session() -> SMTP:
+            self.sessions.append(SMTP(self, loop=loop, authenticator=authenticate, **self._settings))
+            return self.sessions[-1]
+
+        self._server = await loop.create_server(session, "127.0.0.1", 0, ssl=self._implicit)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import email
 import ssl
+import threading
 import tracemalloc
 import warnings
+from pathlib import Path
 
 import pytest
+from aiosmtpd.smtp import AuthResult
 
+from mailfleet_core.clock import SystemClock
+from mailfleet_core.logs import Formatter
+from mailfleet_ingest.decisions import reply
+from mailfleet_ingest.decisions.deadlines import Deadlines
+from mailfleet_ingest.decisions.dialogue import Authenticate
+from mailfleet_ingest.shell.authenticator import Authenticator, Book
 from support import certificates
 from support.dialogue import Dialogue
 from support.ingest_server import IngestServer, StockServer
@@ -182,6 +192,110 @@ async def test_auth_on_implicit_tls_is_refused_by_the_stock_server(context):
         assert (await client.login("app", "secret")).startswith("538")
 
 
+# --- 9 AUTH as load
+class Held:
+    """Verifies a password when it is told to."""
+
+    def __init__(self, seconds=20.0):
+        self.release = threading.Event()
+        self.seconds = seconds
+        self.running = self.most = self.finished = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, *_):
+        with self._lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        self.release.wait(self.seconds)
+        with self._lock:
+            self.running -= 1
+            self.finished += 1
+        return AuthResult(success=False)
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def logins(count, *, verify, threads=2, **limit):
+    """So many logins at once, under way."""
+    found = Authenticator(Book(Path("/nowhere")), SystemClock(), threads, {}, verify, **limit)
+    said = [Authenticate("PLAIN", b"user%d" % number, b"wrong") for number in range(count)]
+    tasks = [asyncio.create_task(found.identify("192.0.2.1", each)) for each in said]
+    try:
+        yield tasks
+    finally:
+        verify.release.set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        found.close()
+
+
+async def test_a_password_being_verified_keeps_nobody_else_waiting(tmp_path, certificate):
+    held = Held()
+    async with IngestServer(tmp_path, [submission(certificate)]) as server:
+        server.service.hub.authenticator = Authenticator(Book(server.credentials), SystemClock(), 2, {}, held)
+        client, other = [await Dialogue.greeted(server.port) for _ in range(2)]
+        await client.starttls()
+        client.send(b"AUTH PLAIN AGEAYg==\r\n")
+        await until(lambda: held.most)
+        assert (await other.ask(b"NOOP")).startswith("250")
+        assert not held.finished
+        held.release.set()
+        assert (await client.reply()).startswith("535")
+
+
+async def test_a_password_being_verified_keeps_everybody_waiting_at_the_stock_server(context):
+    async with StockServer(context) as server:
+        server.verify = held = Held(0.3)
+        client, other = [await Dialogue.greeted(server.port) for _ in range(2)]
+        await client.starttls()
+        client.send(b"AUTH PLAIN AGEAYg==\r\n")
+        await until(lambda: held.most)
+        assert (await other.ask(b"NOOP")).startswith("250")
+        assert held.finished
+
+
+async def test_passwords_take_memory_a_fixed_number_of_times():
+    held = Held()
+    async with logins(20, verify=held):
+        await until(lambda: held.most)
+        await asyncio.sleep(0.1)
+        assert held.most == 2
+
+
+async def test_passwords_take_memory_as_often_as_threads_let_them():
+    held = Held()
+    async with logins(20, verify=held, threads=20):
+        await until(lambda: held.most == 20)
+
+
+async def test_the_65th_login_that_waits_is_put_off():
+    async with logins(100, verify=Held()) as tasks:
+        done, waiting = await asyncio.wait(tasks, timeout=0.2)
+        assert {task.result() for task in done} == {reply.AUTH_BUSY}
+        assert len(waiting) == 64
+
+
+async def test_without_a_limit_every_login_waits():
+    async with logins(100, verify=Held(), max_waiting=10**9) as tasks:
+        done, waiting = await asyncio.wait(tasks, timeout=0.2)
+        assert (len(done), len(waiting)) == (0, 100)
+
+
+async def test_a_password_is_verified_each_time_by_the_stock_server(context):
+    async with StockServer(context) as server:
+        for _ in range(3):
+            client = await Dialogue.greeted(server.port)
+            await client.starttls()
+            await client.login("app", "secret")
+        assert server.authentications == 3
+
+
 # --- 10 slow clients
 async def test_noop_does_not_keep_a_session_for_ever(tmp_path):
     async with IngestServer(tmp_path) as server:
@@ -197,16 +311,44 @@ async def test_noop_keeps_a_session_for_ever_at_the_stock_server():
         assert await client.codes(b"NOOP\r\n" * 150, 150) == ["250"] * 150
 
 
+async def _reads_nothing(server):
+    """A client that asks and asks, and reads none of the replies."""
+    client = await Dialogue.greeted(server.port)
+    client.writer.transport.pause_reading()
+    return asyncio.create_task(_flood(client))
+
+
+IMPATIENT = {"max_errors": 10**9, "max_commands_without_mail": 10**9}
+
+
 async def test_a_client_that_does_not_read_is_cut_off(tmp_path):
-    async with IngestServer(tmp_path, write_seconds=0.2, max_errors=10**9, max_commands_without_mail=10**9) as server:
-        client = await Dialogue.greeted(server.port)
-        client.writer.transport.pause_reading()
-        flood = asyncio.create_task(_flood(client))
+    async with IngestServer(tmp_path, write_seconds=0.2, **IMPATIENT) as server:
+        flood = await _reads_nothing(server)
         async with asyncio.timeout(20):
             while server.service.hub.connections:
                 await asyncio.sleep(0.1)
                 server.service.look()
         flood.cancel()
+
+
+async def test_a_client_that_does_not_read_stays_where_writing_has_no_limit(tmp_path):
+    async with IngestServer(tmp_path, write_seconds=1e9, **IMPATIENT) as server:
+        flood = await _reads_nothing(server)
+        for _ in range(15):
+            await asyncio.sleep(0.1)
+            server.service.look()
+        assert server.service.hub.connections
+        flood.cancel()
+
+
+async def test_a_client_that_does_not_read_stays_at_the_stock_server_beyond_its_timeout():
+    async with StockServer(timeout=0.3) as server:
+        flood = await _reads_nothing(server)
+        await asyncio.sleep(1.5)
+        assert server.sessions[0].transport is not None
+        assert server.sessions[0].transport.get_write_buffer_size() > 0
+        flood.cancel()
+        server.sessions[0].transport.abort()
 
 
 async def _flood(client):
@@ -215,9 +357,30 @@ async def _flood(client):
         await client.writer.drain()
 
 
+async def _drips(server, seconds):
+    """A client that sends content a byte at a time; whether it is still connected after `seconds`."""
+    client = await Dialogue.greeted(server.port)
+    await client.codes(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n", 3)
+    for _ in range(int(seconds / 0.02)):
+        client.send(b"x")
+        await asyncio.sleep(0.02)
+        server.service.look()
+        if not server.service.hub.connections:
+            break
+    return bool(server.service.hub.connections)
+
+
+@pytest.mark.parametrize(("least", "stays"), [(500.0, False), (0.0, True)], ids=["guarded", "without the guard"])
+async def test_content_that_drips_is_cut_off_and_would_not_be_without_a_least_speed(tmp_path, least, stays):
+    async with IngestServer(tmp_path) as server:
+        server.service.hub.deadlines = Deadlines(grace_seconds=0.2, min_bytes_per_second=least)
+        assert await _drips(server, 1.0) is stays
+
+
 # --- 11 floods
-async def test_connections_of_one_address_and_in_all_are_limited(tmp_path):
-    async with IngestServer(tmp_path, max_connections_per_address=2) as server:
+@pytest.mark.parametrize("limit", ["max_connections", "max_connections_per_address"])
+async def test_connections_of_one_address_and_in_all_are_limited(tmp_path, limit):
+    async with IngestServer(tmp_path, **{limit: 2}) as server:
         first, second = [await Dialogue.greeted(server.port) for _ in range(2)]
         assert (await (await Dialogue.open(server.port)).reply()).startswith("421 4.7.0")
         first.close()
@@ -226,6 +389,14 @@ async def test_connections_of_one_address_and_in_all_are_limited(tmp_path):
                 await asyncio.sleep(0.01)
         assert (await (await Dialogue.open(server.port)).reply()).startswith("220")
         second.close()
+
+
+async def test_connections_have_no_limit_at_the_stock_server():
+    async with StockServer() as server:
+        clients = [await Dialogue.greeted(server.port) for _ in range(300)]
+        assert len(server.sessions) == 300
+        for client in clients:
+            client.close()
 
 
 async def test_the_1001st_recipient_gets_452(tmp_path):
@@ -287,12 +458,37 @@ async def test_a_header_section_has_no_limits_at_the_stock_server():
         assert (await client.mail(b"X: y\r\n" * 1500 + b"\r\nhello\r\n")).startswith("250")
 
 
+def _bomb():
+    parts = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(3000))
+    return b"Subject: x\r\n" + parts
+
+
+async def test_a_mail_of_3000_nested_parts_passes_unread(tmp_path):
+    async with IngestServer(tmp_path) as server:
+        client = await Dialogue.greeted(server.port)
+        assert (await client.mail(_bomb())).startswith("250")
+        assert (await server.taken())[0].content.endswith(_bomb())
+
+
+def test_a_mail_of_3000_nested_parts_breaks_the_stock_parser():
+    with pytest.raises(RecursionError):
+        email.message_from_bytes(_bomb())
+
+
 # --- 13 early talkers
 async def test_who_talks_before_the_greeting_is_refused(tmp_path):
     async with IngestServer(tmp_path, [{"greeting_delay_seconds": 0.5}]) as server:
         client = await Dialogue.open(server.port)
         assert (await client.ask(b"EHLO x")).startswith("554 5.5.0")
         assert await client.ended()
+
+
+async def test_who_talks_before_the_greeting_of_a_trusted_listener_is_served(tmp_path):
+    """By design: there we know the clients, and they need not wait; who wants otherwise sets greeting_delay_seconds."""
+    async with IngestServer(tmp_path) as server:
+        client = await Dialogue.open(server.port)
+        assert (await client.ask(b"EHLO x")).startswith("220")
+        assert (await client.reply()).startswith("250")
 
 
 async def test_who_talks_before_the_greeting_is_served_by_the_stock_server():
@@ -400,3 +596,37 @@ async def test_mail_that_goes_round_is_accepted_by_the_stock_server():
     async with StockServer() as server:
         client = await Dialogue.greeted(server.port)
         assert (await client.mail(b"Received: x\r\n" * 51 + MAIL)).startswith("250")
+
+
+# --- 25 secrets in logs
+async def _says_secrets(client):
+    await client.starttls()
+    await client.codes(b"AUTH LOGIN\r\n", 1)
+    await client.codes(base64.b64encode(b"app") + b"\r\n", 1)
+    await client.codes(base64.b64encode(b"pa55word") + b"\r\n", 1)
+    await client.login("app", "pa55word")
+    await client.mail(b"Subject: x\r\n\r\nthe body\r\n")
+    await client.ask(b"pa55word")
+
+
+def _logged(caplog):
+    lines = [Formatter("ingest", json=True).format(record) for record in caplog.records]
+    secrets = ["pa55word", base64.b64encode(b"pa55word").decode(), base64.b64encode(b"\0app\0pa55word").decode()]
+    return [secret for secret in [*secrets, "the body"] if any(secret in line for line in lines)]
+
+
+@pytest.mark.parametrize("right", [True, False])
+async def test_neither_a_password_nor_a_body_is_ever_logged(tmp_path, certificate, caplog, right):
+    caplog.set_level("DEBUG")
+    async with IngestServer(tmp_path, [submission(certificate)]) as server:
+        server.add_credential("app", "pa55word" if right else "another")
+        await _says_secrets(await Dialogue.greeted(server.port))
+        assert len(await server.taken()) == right
+    assert _logged(caplog) == []
+
+
+async def test_passwords_and_bodies_are_logged_by_the_stock_server(context, caplog):
+    caplog.set_level("DEBUG")
+    async with StockServer(context) as server:
+        await _says_secrets(await Dialogue.greeted(server.port))
+    assert {"pa55word", "the body"} <= set(_logged(caplog))
