@@ -188,7 +188,7 @@ async def test_an_append_that_is_not_acknowledged_in_time_fails_and_is_never_sen
 
 
 async def test_a_busy_log_stays_bounded_and_keeps_what_is_alive(tmp_path: Path) -> None:
-    options = ("--segment-bytes", str(4 * MEBIBYTE), "--compact-bytes", str(4 * MEBIBYTE))
+    options = ("--segment-bytes", str(4 * MEBIBYTE), "--compact-bytes", str(4 * MEBIBYTE), "--settle-seconds", "0")
     async with embedded_bus(tmp_path / "log", *options) as log:
         bus = await log("client")
         alive = await bus.append(QUEUE, 0, b"alive", b"1")

@@ -13,7 +13,7 @@ from aiosmtpd.smtp import SMTP, AuthResult
 from mailfleet_core.bus import topics
 from mailfleet_core.bus.memory import MemoryBus, MemoryLog
 from mailfleet_core.bus.port import Record
-from mailfleet_core.clock import SystemClock
+from mailfleet_core.clock import Clock, SystemClock
 from mailfleet_core.model import wire
 from mailfleet_core.service import Context
 from mailfleet_core.settings import SettingsFile
@@ -41,11 +41,12 @@ class IngestServer:
         listeners = [{"port": 0, "name": "main", **listener} for listener in listeners or [{}]]
         raw = {"hostname": "mx.example", "credentials_file": str(self.credentials), "listeners": listeners, **settings}
         self._file = SettingsFile({"ingest": raw}, "test", {})
+        self.clock: Clock = SystemClock()
         self.service: Ingest
 
     async def __aenter__(self) -> IngestServer:
         await self.bus.start()
-        self.service = Ingest(Context("ingest", "test", self._file, self.bus, SystemClock()))
+        self.service = Ingest(Context("ingest", "test", self._file, self.bus, self.clock))
         await self.service.start()
         return self
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ class Policy(msgspec.Struct, frozen=True):
 
     compact_bytes: int = 64 << 20
     """Raw segments are compacted when there is this much of them, or half of what is compacted already."""
+    settle_milliseconds: int = 300_000
+    """Segments written to since are left alone: the owner of a queue must have read a late write of its predecessor, and
+    said what holds, before the record that the late write replaced may go."""
     history_bytes: int = 16 << 30
     """Of topics kept for their age (events): above it the oldest go earlier."""
 
@@ -45,9 +49,14 @@ def droppable(state: Checkpoint, topics: Sequence[TopicSpec]) -> dict[int, int]:
     return before
 
 
-def plan(journal: Journal, topics: Sequence[TopicSpec], now: int, tails: dict[int, int]) -> Plan | None:
-    """The compaction of all sealed raw segments; None when there is none."""
+def plan(
+    journal: Journal, topics: Sequence[TopicSpec], now: int, tails: dict[int, int], settle_milliseconds: int = 0
+) -> Plan | None:
+    """The compaction of the sealed raw segments that have settled; None when there is none."""
     raw = [segment for segment in journal.segments[:-1] if segment.kind == RAW]
+    if settle_milliseconds:
+        settled = now - settle_milliseconds
+        raw = list(takewhile(lambda segment: segment.path.stat().st_mtime * 1000 <= settled, raw))
     if not raw:
         return None
     keys = next((segment.path.name for segment in journal.segments if segment.kind == KEYS), "")
@@ -107,13 +116,13 @@ class Housekeeper:
         tails: dict[int, int],
         in_writer: Callable[[Callable[[], None]], Any],
     ) -> None:
-        raw = [segment for segment in self.state.segments[:-1] if segment.kind == RAW]
+        chosen = plan(self.state, topics, now, tails, self.policy.settle_milliseconds)
+        if chosen is None:
+            return
+        raw = [segment for segment in self.state.segments if segment.path.name in chosen.raw]
         keys = [segment for segment in self.state.segments if segment.kind == KEYS]
         enough = max(self.policy.compact_bytes, sum(segment.size for segment in keys) // 2)
         if sum(segment.size for segment in raw) < enough:
-            return
-        chosen = plan(self.state, topics, now, tails)
-        if chosen is None:
             return
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "mailfleet_core.bus.embedded_compaction",

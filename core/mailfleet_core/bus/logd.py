@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--reserve-bytes", type=int, default=0, help="free space below which new mail is refused")
     parser.add_argument("--group-seconds", type=float, default=defaults.group_seconds, help="least time between syncs")
+    parser.add_argument("--settle-seconds", type=float, default=300.0, help="age of raw log before compaction")
     parser.add_argument("--compact-bytes", type=int, default=Policy().compact_bytes, help="raw log before compaction")
     parser.add_argument("--history-bytes", type=int, default=Policy().history_bytes, help="most that events may take")
     parser.add_argument("--log-format", default="auto", help="json, console or auto")
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     logs.setup("log", options.log_format, "info")
     # The writers hold the interpreter for microseconds at a time; the loop should not wait 5 ms for its turn.
     sys.setswitchinterval(0.0005)
-    policy = Policy(options.compact_bytes, options.history_bytes)
+    policy = Policy(options.compact_bytes, int(options.settle_seconds * 1000), options.history_bytes)
     chosen = LogOptions(options.directory, options.segment_bytes, options.reserve_bytes, options.group_seconds, policy)
     try:
         uvloop.run(serve(chosen))

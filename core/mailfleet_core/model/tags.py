@@ -6,6 +6,8 @@ With them a router folds a partition without decoding what it will not keep.
 from __future__ import annotations
 
 PUT, ATTEMPT, RETRY, DONE, CLAIM = b"P", b"A", b"R", b"D", b"C"
+NOTE = b"N"
+"""Says nothing about any unit: a reader wrote it to know, when it reads it, how far it has read."""
 NO_EPOCH = bytes(8)
 EPOCH_KEY = b"!epoch"
 """Key of every CLAIM."""

@@ -304,3 +304,36 @@ async def test_listeners_that_cannot_work_stop_the_start(tmp_path, listener):
 async def test_several_processes_listen_on_one_port(tmp_path):
     async with IngestServer(tmp_path) as first, IngestServer(tmp_path, [{"port": first.port}]) as second:
         assert first.port == second.port
+
+
+class SlowClock(SystemClock):
+    """Two minutes pass whenever it is told so."""
+
+    late = 0.0
+
+    def monotonic(self) -> float:
+        return SystemClock.monotonic() + self.late
+
+
+async def test_a_body_that_waited_long_for_its_end_is_written_anew(tmp_path):
+    server = IngestServer(tmp_path, idle_seconds=3600, min_bytes_per_second=0)
+    server.clock = clock = SlowClock()
+    line = b"x" * 900 + b"\r\n"
+    async with server:
+        client = await Dialogue.greeted(server.port)
+        await client.ask(b"MAIL FROM:<a@b.example>")
+        await client.ask(b"RCPT TO:<c@d.example>")
+        await client.ask(b"DATA")
+        client.send(b"Subject: x\r\n\r\n" + line * 2500)
+        await until(lambda: len(server.bus._log.records(topics.BODY, server_partition(server))) > 1)
+        before = await server.bus.end(topics.BODY, server_partition(server))
+        clock.late = 120.0
+        assert (await client.ask(line + b".")).startswith("250")
+        [taken] = await server.taken()
+        assert taken.content.endswith(line * 2501)
+        assert min(taken.envelope.body.offsets) >= before
+
+
+def server_partition(server):
+    """The partition of `mail.body` that is written to now."""
+    return server.service.hub.acceptance._body_partition

@@ -27,11 +27,16 @@ STICKY_MESSAGES = 256
 """Messages in a row to one partition of `mail.body`: few partitions at a time make full batches."""
 
 
+REWRITE_SECONDS = 60.0
+"""Content of a client slower than this is placed again at its end: the log drops a body that nothing refers to for some
+minutes (the router's audit says how many)."""
+
+
 class Draft:
     """A message that is being written."""
 
     __slots__ = (
-        "at", "body_partition", "done", "eight_bit", "identity", "length", "message_id", "offsets", "session", "started",
+        "at", "begun", "body_partition", "done", "eight_bit", "identity", "length", "message_id", "offsets", "session", "started",
         "text", "transaction",
     )  # fmt: skip
 
@@ -44,6 +49,7 @@ class Draft:
         self.message_id = message_id
         self.text = ids.text(message_id)
         self.at = at
+        self.begun = 0.0
         self.body_partition = 0
         self.offsets: list[asyncio.Future[int]] = []
         self.length = 0
@@ -66,6 +72,7 @@ class Acceptance:
         self._per_unit = per_unit
         self._writes: set[Draft] = set()
         self._ended = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._durable = metrics.DURABLE_SECONDS
         self._begun = 0
         self._body_partition = self._accept_partition = 0
@@ -81,6 +88,7 @@ class Acceptance:
             self._body_partition = int(self._clock.jitter() * self._bus.partitions(topics.BODY))
             self._accept_partition = int(self._clock.jitter() * self._bus.partitions(topics.ACCEPT))
         self._begun += 1
+        draft.begun = self._clock.monotonic()
         draft.body_partition = self._body_partition
         return draft
 
@@ -113,6 +121,24 @@ class Acceptance:
         draft.done = done
         self.append(draft, data)
         self._writes.add(draft)
+        if draft.started - draft.begun > REWRITE_SECONDS:
+            task = asyncio.get_running_loop().create_task(self._write_anew(draft))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._await_body(draft)
+
+    async def _write_anew(self, draft: Draft) -> None:
+        try:
+            for number, written in enumerate(draft.offsets):
+                chunk = await self._bus.read(topics.BODY, draft.body_partition, await written, topics.MAX_CHUNK_BYTES)
+                draft.offsets[number] = self._bus.place(topics.BODY, draft.body_partition, draft.message_id, chunk)
+        except BaseException as error:
+            self._end(draft, _failure(draft, error))
+        else:
+            self._await_body(draft)
+
+    def _await_body(self, draft: Draft) -> None:
         body: asyncio.Future[Any] = draft.offsets[0] if len(draft.offsets) == 1 else asyncio.gather(*draft.offsets)
         body.add_done_callback(partial(self._body_written, draft))
 

@@ -15,6 +15,11 @@ class _Recipient(msgspec.Struct, array_like=True, frozen=True, gc=False):
     index: int
 
 
+class _BodyRef(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    partition: int
+    offsets: tuple[int, ...]
+
+
 class _Envelope(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The first fields of `wire.Envelope`."""
 
@@ -23,7 +28,7 @@ class _Envelope(msgspec.Struct, array_like=True, frozen=True, gc=False):
     tenant: msgspec.Raw
     stream: msgspec.Raw
     pool: msgspec.Raw
-    body: msgspec.Raw
+    body: _BodyRef
     accepted_at: float
     expires_at: float
 
@@ -57,6 +62,48 @@ _events = msgspec.msgpack.Decoder(list[_Event]).decode
 Key = tuple[bytes, int]
 
 
+class Bodies:
+    """Which bodies are still needed: those of messages with a recipient that has no terminal state."""
+
+    def __init__(self) -> None:
+        self.newest: dict[int, int] = {}
+        """By partition of `mail.body`, the highest offset that was referred to."""
+        self._needed: dict[bytes, list[int]] = {}
+        """By message: partition, first offset, open recipients."""
+
+    def needed(self, message: bytes, partition: int, offsets: tuple[int, ...], recipients: int) -> None:
+        """So many more recipients of `message` are open."""
+        self.newest[partition] = max(self.newest.get(partition, 0), *offsets)
+        if not recipients:
+            return
+        held = self._needed.get(message)
+        if held is None:
+            # The least of all: a message written anew by a slow client has them in any order.
+            self._needed[message] = [partition, min(offsets), recipients]
+        else:
+            held[2] += recipients
+
+    def released(self, message: bytes) -> None:
+        """One recipient of `message` has a terminal state."""
+        held = self._needed.get(message)
+        if held is not None:
+            held[2] -= 1
+            if not held[2]:
+                del self._needed[message]
+
+    def free_before(self, seen: dict[int, int]) -> dict[int, int]:
+        """By partition, the offset before which no body is needed.
+
+        `seen` is `newest` as it was some time ago, at least as long as a body may wait for the record that refers to it,
+        and that much of the queue has been read since: a body below it that nobody refers to now, nobody ever will.
+        """
+        free = dict(seen)
+        for partition, offset, _ in self._needed.values():
+            if offset < free.get(partition, 0):
+                free[partition] = offset
+        return free
+
+
 class Audit:
     """Counts recipients, not units: it knows nothing of how the router works. Everything may be told twice.
 
@@ -69,16 +116,17 @@ class Audit:
         self._overdue: set[Key] = set()
         self._ended: dict[Key, None] = {}
         self._recent = recent
-        self._start: dict[bytes, _Unit] | None = {}
-        """While the queue is folded to its present end: its units."""
+        self.bodies = Bodies()
+        self._start: dict[tuple[int, bytes], _Unit] | None = {}
+        """While the queue is folded to its present end: its units, by partition, for one may be in two while it moves."""
 
     @property
     def open(self) -> int:
         """Accepted recipients without a terminal state."""
         return len(self._open)
 
-    def queue(self, key: bytes, tag: bytes, value: bytes | None) -> None:
-        """A record of `mail.queue`."""
+    def queue(self, key: tuple[int, bytes], tag: bytes, value: bytes | None) -> None:
+        """A record of `mail.queue`; `key` with its partition."""
         kind = tag[:1]
         if self._start is not None:
             if kind == DONE:
@@ -121,11 +169,14 @@ class Audit:
         return [f"{ids.text(message)}/{index}" for message, index in list(self._overdue)[:10]]
 
     def _accept(self, envelope: _Envelope, recipients: tuple[_Recipient, ...]) -> None:
+        added = 0
         for recipient in recipients:
             key = (envelope.message_id, recipient.index)
             if key not in self._ended and key not in self._open:
                 self._open[key] = envelope.expires_at
                 heapq.heappush(self._times, (envelope.expires_at, key))
+                added += 1
+        self.bodies.needed(envelope.message_id, envelope.body.partition, envelope.body.offsets, added)
 
     def _end(self, key: Key) -> None:
         if self._open.pop(key, None) is None:
@@ -133,4 +184,6 @@ class Audit:
             self._ended[key] = None
             if len(self._ended) > self._recent:
                 del self._ended[next(iter(self._ended))]
+        else:
+            self.bodies.released(key[0])
         self._overdue.discard(key)

@@ -13,7 +13,7 @@ import msgspec
 
 from mailfleet_core.model import ids, wire
 from mailfleet_core.model.site import partition_of
-from mailfleet_core.model.tags import ATTEMPT, CLAIM, PUT, RETRY, tag
+from mailfleet_core.model.tags import ATTEMPT, CLAIM, NOTE, PUT, RETRY, tag
 from mailfleet_core.model.wire import BOUNCED, Dispatch, Entry, Malformed, Result
 from mailfleet_router.decisions import story
 from mailfleet_router.decisions.holds import Holds
@@ -104,6 +104,8 @@ class Partition(Telling):
             kind = mark[:1]
             if kind == CLAIM and self.epoch >= 0 and offset > self.epoch:
                 self.stopped = True
+            elif kind == NOTE:
+                pass
             elif not self.live:
                 if self.ledger.replay(offset, key, mark, value):
                     self._suspects[key] = None

@@ -10,6 +10,7 @@ from mailfleet_core import metrics
 from mailfleet_core.bus import topics
 from mailfleet_core.bus.port import Bus, BusUnavailable
 from mailfleet_core.clock import Clock
+from mailfleet_core.model.tags import NOTE, tag
 from mailfleet_router.decisions.audit import Audit
 from mailfleet_router.shell.splitter import GROUP as SPLITTERS
 
@@ -20,6 +21,11 @@ LOOK_SECONDS = 2.0
 OVERLAP_SECONDS = 60.0
 """The next audit reads so many seconds of events again: an end may be told a while before the queue forgets the unit."""
 PATIENCE_SECONDS = 5.0
+TRIM_SECONDS = 30.0
+NOTE_KEY = b"!read"
+BODY_WAITS_SECONDS = 300.0
+"""A body waits less than this for the record that refers to it: ingest writes a body anew that waited for a minute, and an
+append fails after half a minute at most."""
 
 
 class Auditor:
@@ -32,6 +38,10 @@ class Auditor:
         self._caught_up: dict[int, bool] = {}
         self._read: dict[int, int] = {}
         self._trail: deque[tuple[float, dict[int, int]]] = deque()
+        self._seen: deque[tuple[float, dict[int, int], dict[tuple[str, int], int]]] = deque()
+        """When, the newest bodies then, and where we wrote a note into all that refers to bodies."""
+        self._positions: dict[tuple[str, int], int] = {}
+        """The last record read of what refers to bodies."""
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -70,15 +80,42 @@ class Auditor:
             for number in range(bus.partitions(topics.ACCEPT)):
                 start = await bus.committed(SPLITTERS, topics.ACCEPT, number)
                 group.create_task(self._accepted(number, start))
+            group.create_task(self._trim())
             while True:
                 await self._say()
                 await asyncio.sleep(LOOK_SECONDS)
+
+    async def _trim(self) -> None:
+        """Let the log drop bodies early: without this they stay for the life of the queue."""
+        bus = self._bus
+        self._seen.clear()
+        while True:
+            # The bodies first: what is placed later is not below them.
+            newest = dict(self._audit.bodies.newest)
+            notes = [(topic, n) for topic in (topics.QUEUE, topics.ACCEPT) for n in range(bus.partitions(topic))]
+            written = [bus.append(topic, number, NOTE_KEY, None, tag(NOTE)) for topic, number in notes]
+            ends = dict(zip(notes, await asyncio.gather(*written), strict=True))
+            self._seen.append((self._clock.monotonic(), newest, ends))
+            for partition, before in self._audit.bodies.free_before(self._settled()).items():
+                await bus.trim(topics.BODY, partition, before)
+            await asyncio.sleep(TRIM_SECONDS)
+
+    def _settled(self) -> dict[int, int]:
+        """The newest bodies of a time since when everything that may refer to them was written, and read here."""
+        passed = [
+            at for at, _, ends in self._seen if all(self._positions.get(at, -1) >= end for at, end in ends.items())
+        ]
+        settled: dict[int, int] = {}
+        while passed and self._seen[0][0] + BODY_WAITS_SECONDS <= passed[-1]:
+            settled = self._seen.popleft()[1]
+        return settled
 
     async def _queue(self, number: int) -> None:
         async for batch in self._bus.tail(topics.QUEUE, number, 0):
             self._caught_up[number] = batch[-1].offset + 1 >= self._ends[number]
             for record in batch:
-                self._audit.queue(record.key, record.tag, record.value)
+                self._audit.queue((number, record.key), record.tag, record.value)
+            self._positions[topics.QUEUE, number] = batch[-1].offset
             await asyncio.sleep(0)
 
     async def _events(self, number: int, start: int) -> None:
@@ -94,6 +131,7 @@ class Auditor:
             for record in batch:
                 if record.value is not None:
                     self._audit.accepted(record.value)
+            self._positions[topics.ACCEPT, number] = batch[-1].offset
 
     async def _say(self) -> None:
         now = self._clock.now()
