@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+import dns.asyncresolver
+import dns.exception
+import dns.nameserver
 import pytest
 
 from mailfleet_core.clock import SystemClock
@@ -80,6 +83,30 @@ async def test_a_failing_name_server_is_never_a_missing_domain() -> None:
         for domain in ("a.example", "bare.example"):
             with pytest.raises(DnsTemporary):
                 await resolver.mx(domain)
+
+
+async def stock(server: DnsServer, domain: str) -> list[tuple[int, str]]:
+    """dnspython's own answer."""
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers = [dns.nameserver.Do53Nameserver("127.0.0.1", server.port)]
+    resolver.lifetime = 2.0
+    return [(record.preference, record.exchange.to_text()) for record in await resolver.resolve(domain, "MX")]
+
+
+async def test_a_null_mx_is_a_host_and_120_mx_are_120_for_the_stock_resolver() -> None:
+    async with DnsServer(ZONE) as server:
+        assert await stock(server, "null.example") == [(0, ".")]
+        assert len(await stock(server, "many.example")) == 120
+
+
+async def test_servfail_and_nxdomain_are_the_same_kind_of_error_and_a_ttl_of_zero_is_a_question_each_by_stock() -> None:
+    async with DnsServer(ZONE, servfail={"a.example"}) as server:
+        for domain in ("a.example", "nowhere.example"):
+            with pytest.raises(dns.exception.DNSException):
+                await stock(server, domain)
+        for _ in range(3):
+            await stock(server, "zero.example")
+        assert server.asked["zero.example", "MX"] == 3
 
 
 async def test_a_long_answer_is_fetched_over_tcp() -> None:
