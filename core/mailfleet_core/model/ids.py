@@ -12,7 +12,8 @@ MESSAGE_ID_BYTES = 16
 UNIT_ID_BYTES = 18
 _PAIRS = tuple(first + second for first in ALPHABET for second in ALPHABET)
 """Ten bits at a time: `text` is called several times for each mail."""
-_VALUES = {letter: value for value, letter in enumerate(ALPHABET)}
+_DIGITS = str.maketrans(ALPHABET[10:] + "ILOU", "ABCDEFGHIJKLMNOPQRSTUV" + "----")
+"""To the digits of `int`, and what is in no id to what is no digit."""
 
 
 def message_id(now: float, entropy: bytes) -> bytes:
@@ -36,30 +37,26 @@ def derived_message_id(unit: bytes, purpose: str, now_milliseconds: int) -> byte
 
 def text(identifier: bytes) -> str:
     """Base-32 text of a message id (26 letters); a unit id adds `-` and the index of its first recipient."""
-    number = int.from_bytes(identifier[:16], "big")
-    pairs = _PAIRS
-    word = (
-        pairs[number >> 120] + pairs[number >> 110 & 1023] + pairs[number >> 100 & 1023] + pairs[number >> 90 & 1023]
-        + pairs[number >> 80 & 1023] + pairs[number >> 70 & 1023] + pairs[number >> 60 & 1023]
-        + pairs[number >> 50 & 1023] + pairs[number >> 40 & 1023] + pairs[number >> 30 & 1023]
-        + pairs[number >> 20 & 1023] + pairs[number >> 10 & 1023] + pairs[number & 1023]
-    )  # fmt: skip
+    word = _word(identifier[:16])
     return word if len(identifier) == MESSAGE_ID_BYTES else f"{word}-{int.from_bytes(identifier[16:], 'big')}"
 
 
 @lru_cache(maxsize=4096)  # the story of one mail names it a dozen times
 def _word(identifier: bytes) -> str:
     number = int.from_bytes(identifier, "big")
-    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
+    pairs = _PAIRS
+    return (
+        pairs[number >> 120] + pairs[number >> 110 & 1023] + pairs[number >> 100 & 1023] + pairs[number >> 90 & 1023]
+        + pairs[number >> 80 & 1023] + pairs[number >> 70 & 1023] + pairs[number >> 60 & 1023]
+        + pairs[number >> 50 & 1023] + pairs[number >> 40 & 1023] + pairs[number >> 30 & 1023]
+        + pairs[number >> 20 & 1023] + pairs[number >> 10 & 1023] + pairs[number & 1023]
+    )  # fmt: skip
 
 
 def parse(word: str) -> bytes:
     """The inverse of `text`. Raises ValueError for what is no id."""
     head, dash, index = word.strip().upper().partition("-")
-    if len(head) != 26 or any(letter not in _VALUES for letter in head):
+    if len(head) != 26 or not head.isalnum() or not head.isascii() or head[0] > "7":
         raise ValueError(f"{word!r} is not a message id (26 letters and digits)")
-    number = 0
-    for letter in head:
-        number = number << 5 | _VALUES[letter]
-    identifier = number.to_bytes(17, "big")[1:]
+    identifier = int(head.translate(_DIGITS), 32).to_bytes(16, "big")
     return identifier + int(index).to_bytes(2, "big") if dash else identifier
