@@ -56,7 +56,8 @@ def _word(identifier: bytes) -> str:
 def parse(word: str) -> bytes:
     """The inverse of `text`. Raises ValueError for what is no id."""
     head, dash, index = word.strip().upper().partition("-")
-    if len(head) != 26 or not head.isalnum() or not head.isascii() or head[0] > "7":
+    digits = head.translate(_DIGITS)
+    if len(head) != 26 or not digits.isalnum() or not digits.isascii() or digits[0] > "7":
         raise ValueError(f"{word!r} is not a message id (26 letters and digits)")
-    identifier = int(head.translate(_DIGITS), 32).to_bytes(16, "big")
+    identifier = int(digits, 32).to_bytes(16, "big")
     return identifier + int(index).to_bytes(2, "big") if dash else identifier

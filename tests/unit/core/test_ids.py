@@ -29,5 +29,5 @@ def test_what_is_no_id_is_refused(word: str) -> None:
 
 @pytest.mark.parametrize("letter", "ILOU")
 def test_letters_that_are_misread_are_in_no_id(letter: str) -> None:
-    with pytest.raises(ValueError, match="invalid literal|not a message id"):
+    with pytest.raises(ValueError, match="not a message id"):
         ids.parse(letter.rjust(26, "0"))

@@ -85,6 +85,15 @@ def test_what_waits_for_a_retry_when_the_audit_begins_is_open() -> None:
     assert audit.bodies.free_before({0: 100}) == {0: 5}
 
 
+def test_what_has_ended_costs_no_memory_until_it_would_have_expired() -> None:
+    audit = live()
+    for number in range(25_000):
+        put(audit, unit(number))
+        audit.events(told(wire.DELIVERED, number, 0))
+    assert audit.open == 0
+    assert len(audit._times) <= 10_001
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 3), st.integers(0, 3)), max_size=40))
 def test_no_needed_body_is_ever_free(steps: list[tuple[int, int, int]]) -> None:
     """(which message, how many recipients come, how many end): as many end as were open, never more."""

@@ -60,6 +60,7 @@ _accepted = msgspec.msgpack.Decoder(_Accepted).decode
 _events = msgspec.msgpack.Decoder(list[_Event]).decode
 
 Key = tuple[bytes, int]
+SLACK = 10_000
 
 
 class Bodies:
@@ -176,6 +177,10 @@ class Audit:
                 self._open[key] = envelope.expires_at
                 heapq.heappush(self._times, (envelope.expires_at, key))
                 added += 1
+        if len(self._times) > SLACK + 2 * len(self._open):
+            # What ended leaves its time behind for days; without this the heap would hold a queue's life of mail.
+            self._times = [(expires_at, key) for key, expires_at in self._open.items()]
+            heapq.heapify(self._times)
         self.bodies.needed(envelope.message_id, envelope.body.partition, envelope.body.offsets, added)
 
     def _end(self, key: Key) -> None:
