@@ -264,6 +264,20 @@ async def test_a_placed_body_can_be_read_as_soon_as_its_offset_is_known(lab: Any
     assert writer.in_flight_bytes == 0
 
 
+@pytest.mark.parametrize("size", [1, 4_000, 300_000])
+async def test_what_is_read_at_once_is_what_a_read_gives(lab: Any, size: int) -> None:
+    bus = await lab.client()
+    bodies = [bytes([number]) * size for number in range(8)]
+    offsets = await append_all(bus, BODY, 0, bodies)
+    for at, body in zip(offsets, bodies, strict=True):
+        assert bus.read_at_once(BODY, 0, at, size) in (body, None)
+        assert await soon(bus.read(BODY, 0, at, size)) == body
+        assert bus.read_at_once(BODY, 0, at, size) in (body, None)
+        assert bus.read_at_once(BODY, 1, at, size) is None
+        assert bus.read_at_once(BODY, 0, at + 1, size) is None
+    assert bus.read_at_once(BODY, 0, offsets[-1] + 1_000_000, size) is None
+
+
 async def test_many_reads_at_once_each_get_their_own_record(lab: Any) -> None:
     writer, reader = await lab.client("writer"), await lab.client("reader")
     bodies = {partition: [b"%d-%d" % (partition, number) * 2000 for number in range(50)] for partition in range(4)}

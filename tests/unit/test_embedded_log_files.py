@@ -41,6 +41,21 @@ def batch(sequence: int, *found: tuple[bytes, bytes | None], topic: int = QUEUE,
     return Append.parse(form.sign((topic, partition, 7, sequence, len(found)), entries) + b"".join(entries))
 
 
+@given(st.binary(max_size=300), st.integers(0, 399), st.integers(1, 255))
+def test_a_body_is_taken_whole_or_not_at_all(value: bytes, place: int, change: int) -> None:
+    made = batch(1, (b"k", value), partition=2)
+    head, _ = form.head(len(made.payload), made.crc, 8192, 5, 0)
+    whole = head + made.payload
+    assert form.sole(memoryview(whole + b"rest"), (QUEUE, 2, 8192)) == value
+    for other in ((EVENTS, 2, 8192), (QUEUE, 1, 8192), (QUEUE, 2, 8191)):
+        assert form.sole(memoryview(whole), other) is None
+    damaged = bytearray(whole)
+    damaged[place % len(whole)] ^= change
+    # The chain and the time are not part of what a reader relies on.
+    assert form.sole(memoryview(damaged), (QUEUE, 2, 8192)) in (value, None)
+    assert form.sole(memoryview(whole)[: place % len(whole)], (QUEUE, 2, 8192)) is None
+
+
 def opened(directory: Path, clock: Clock | None = None, size: int = 1 << 20) -> Journal:
     return Journal(directory, size, clock or Clock())
 

@@ -8,11 +8,13 @@ from bisect import bisect_right
 from collections import OrderedDict
 from pathlib import Path
 
-from mailfleet_core.bus.embedded_format import HEAD, MAX_BATCH_BYTES, RECORDS_AT, Torn, check, records
+from mailfleet_core.bus.embedded_format import HEAD, MAX_BATCH_BYTES, RECORDS_AT, Torn, check, records, sole
 from mailfleet_core.bus.embedded_segment import RAW
 from mailfleet_core.bus.port import BusUnavailable, NotFound, Record
 
 OPEN_FILES = 16
+SCRATCH_BYTES = 65_536
+"""Longer batches are read with a wait, since copying them would keep everybody else waiting."""
 SLACK_BYTES = 128
 """A little more than the hint, so that header, key and tag come with the first read."""
 
@@ -24,6 +26,20 @@ class BodyReader:
         self._directory = directory
         self._bases: list[int] = []
         self._open: OrderedDict[int, int] = OrderedDict()
+        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
+
+    def read_at_once(self, topic: int, partition: int, offset: int, length: int) -> bytes | None:
+        """The value of the record at `offset` if it is small, in memory and whole; `read` knows what else it is."""
+        size = RECORDS_AT + SLACK_BYTES + length
+        if size > SCRATCH_BYTES:
+            return None
+        try:
+            descriptor, position = self._file(offset, False)
+            # One buffer for all: nothing is allocated, and nothing copied but the value in the end.
+            size = os.preadv(descriptor, [self._scratch[:size]], position, os.RWF_NOWAIT)
+        except OSError:
+            return None
+        return sole(self._scratch[:size], (topic, partition, offset))
 
     async def read(self, topic: int, partition: int, offset: int, length: int) -> bytes:
         """The value of the record at `offset`. Raises NotFound, BusUnavailable."""

@@ -28,6 +28,7 @@ PART = Struct("<IHHQQI")
 ENTRY = Struct("<IHHi")
 """delta, length of key, of tag, of value (-1: tombstone)."""
 RECORDS_AT = HEAD.size + PART.size
+_FIRST_AT = RECORDS_AT + ENTRY.size
 FIRST_OFFSET = 4096
 """Of a new journal. Lower numbers are free for answers that are not offsets."""
 META_TOPIC = 0
@@ -105,6 +106,24 @@ def records(batch: bytes | memoryview, position: int = 0) -> Iterator[Record]:
         else:
             cursor = value_at + value_length
             yield Record(base + delta, key, tag, bytes(batch[value_at:cursor]))
+
+
+def sole(view: memoryview, expected: tuple[int, int, int]) -> bytes | None:
+    """The value of the first record of a batch that is whole and has this topic, partition and base; else None.
+
+    What `check` and `records` say of it in a third of the time: bodies are read this way.
+    """
+    if len(view) < _FIRST_AT:
+        return None
+    _, length, base, _ = HEAD.unpack_from(view)
+    crc, topic, partition, _, _, _ = PART.unpack_from(view, HEAD.size)
+    if (topic, partition, base) != expected or not _FIRST_AT <= length <= len(view):
+        return None
+    if crc32c(view[HEAD.size + 4 : length]) != crc:
+        return None
+    _, key_length, tag_length, value_length = ENTRY.unpack_from(view, RECORDS_AT)
+    value_at = _FIRST_AT + key_length + tag_length
+    return bytes(view[value_at : value_at + value_length]) if value_length >= 0 else None
 
 
 def check(batch: memoryview | bytes, position: int = 0) -> BatchInfo:

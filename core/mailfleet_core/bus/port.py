@@ -100,6 +100,9 @@ class Bus(Protocol):
     async def read(self, topic: str, partition: int, offset: int, length: int) -> bytes:
         """The value of one record; `length` is its size in bytes, as a hint. Raises NotFound, BusUnavailable."""
 
+    def read_at_once(self, topic: str, partition: int, offset: int, length: int) -> bytes | None:
+        """What `read` would give, if it can be had without waiting; None says nothing about the record."""
+
     async def end(self, topic: str, partition: int) -> int:
         """The offset after the last durable record now: a tail that passed it has seen all there was."""
 
