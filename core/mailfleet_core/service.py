@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -73,6 +74,9 @@ def main(name: str, build: Build, arguments: list[str] | None = None) -> None:
         log_settings = file.section("logs", LogSettings)
         logs.setup(name, log_settings.format, log_settings.level)
         sys.setswitchinterval(0.0005)
+        # What is imported stays; looking for cycles every 700 objects costs a service between a twentieth and a tenth.
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
         uvloop.run(run(name, build, file, options.instance, options.http))
     except SettingsError as error:
         sys.exit(f"mailfleet {name}: {error}")
