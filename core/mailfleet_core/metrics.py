@@ -2,7 +2,33 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from prometheus_client import Counter, Gauge, Histogram
+
+
+class NotedHistogram(Histogram):
+    """A histogram that notes cheaply and is told now and then: `observe` is eight calls and two locks a mail."""
+
+    def _metric_init(self) -> None:
+        super()._metric_init()
+        self._noted = [0] * len(self._upper_bounds)
+        self._noted_sum = 0.0
+
+    def note(self, amount: float) -> None:
+        """Remember one observation for the next `tell`. From the event loop's thread only."""
+        self._noted[bisect_left(self._upper_bounds, amount)] += 1
+        self._noted_sum += amount
+
+    def tell(self) -> None:
+        """Add what was noted."""
+        for bucket, count in enumerate(self._noted):
+            if count:
+                self._buckets[bucket].inc(count)
+        self._sum.inc(self._noted_sum)
+        self._noted = [0] * len(self._upper_bounds)
+        self._noted_sum = 0.0
+
 
 LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
@@ -35,7 +61,7 @@ DELIVERY_SECONDS = Histogram(
 # --- sender
 SENDER_CONNECTIONS = Gauge("mailfleet_sender_connections", "Connections open to receiving servers.", ("source",))
 ATTEMPTS = Counter("mailfleet_attempts_total", "Dispatches finished.", ("source", "kind"))
-ATTEMPT_SECONDS = Histogram("mailfleet_attempt_seconds", "Length of one attempt.", buckets=LATENCY_SECONDS)
+ATTEMPT_SECONDS = NotedHistogram("mailfleet_attempt_seconds", "Length of one attempt.", buckets=LATENCY_SECONDS)
 INSIDE_ADDRESSES = Counter(
     "mailfleet_inside_addresses_refused_total", "Connections refused by the inside-address guard."
 )

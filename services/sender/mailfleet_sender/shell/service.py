@@ -69,11 +69,11 @@ class Sender:
         self._starved: dict[EgressPath, None] = {}
         self._membership: Membership | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._attempts = {
-            (name, kind): metrics.ATTEMPTS.labels(name, kind)
-            for name in self._sources
-            for kind in (wire.SETTLED, wire.LOST, wire.NOT_ATTEMPTED)
-        }
+        self._attempts: dict[tuple[str, str], int] = {}
+        """Answers by source and kind since the metrics were told."""
+        for name in self._sources:
+            for kind in (wire.SETTLED, wire.LOST, wire.NOT_ATTEMPTED):
+                metrics.ATTEMPTS.labels(name, kind)
         shortest = min(*self.seconds.values(), self.block_seconds, self.idle_seconds * 2)
         self._sweep_seconds = min(5.0, max(0.02, shortest / 4))
 
@@ -101,6 +101,7 @@ class Sender:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tell_metrics()
 
     # --- lanes ---------------------------------------------------------------------------------------------------
     def _assigned(self, numbers: frozenset[int]) -> None:
@@ -236,7 +237,7 @@ class Sender:
             settle(unit.recipients, ending.answers), link.mx, link.address, link.tls, ending.reused,
             ending.dsn_passed_on,
         )  # fmt: skip
-        metrics.ATTEMPT_SECONDS.observe(now - job.started_at)
+        metrics.ATTEMPT_SECONDS.note(now - job.started_at)
         self._close_job(job)
         self._answer(job.lane, job.offsets, dispatch, result)
 
@@ -278,9 +279,8 @@ class Sender:
     def _answer(self, lane: Lane, offsets: Sequence[int], dispatch: wire.Dispatch, result: wire.Result) -> None:
         encoded = wire.encode(result)
         self._memory.remember((result.unit_id, result.attempt), encoded)
-        counter = self._attempts.get((result.source, result.kind))
-        if counter is not None:
-            counter.inc()
+        kind = result.source, result.kind
+        self._attempts[kind] = self._attempts.get(kind, 0) + 1
         self._write(lane, offsets, dispatch, encoded)
 
     def _write(self, lane: Lane, offsets: Sequence[int], dispatch: wire.Dispatch, encoded: bytes) -> None:
@@ -313,9 +313,18 @@ class Sender:
                 if record.offset >= own and not known.done():
                     known.set_result(None)
 
+    def _tell_metrics(self) -> None:
+        for (source, kind), count in self._attempts.items():
+            # A dispatch may name a source that is not ours; it makes no series of its own.
+            if source in self._sources:
+                metrics.ATTEMPTS.labels(source, kind).inc(count)
+        self._attempts.clear()
+        metrics.ATTEMPT_SECONDS.tell()
+
     async def _commit(self) -> None:
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
+            self._tell_metrics()
             for lane in tuple(self._lanes.values()):
                 try:
                     await lane.commit()
