@@ -43,7 +43,7 @@ class ReplyParser:
 
     def feed(self, data: bytes) -> list[Reply]:
         """The replies that `data` completes."""
-        fresh = self.idle
+        fresh = not (self._partial or self._lines or self._broken)
         if fresh and (known := self._known.get(data)):
             return known
         replies: list[Reply] = []

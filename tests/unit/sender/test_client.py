@@ -58,7 +58,7 @@ def test_every_recipient_has_one_outcome_after_any_replies_and_a_lost_connection
         step = server.do(transaction.receive(reply))
         assert all(a is b for a, b in zip(answered, transaction.answers, strict=True) if a is not None)
         answered = list(transaction.answers)
-        assert (step is Step.DONE) == (transaction.state is State.DONE)
+        assert (step is Step.DONE) == (transaction.state == State.DONE)
     transaction.lost("gone")
     outcomes = settle(mail.recipients, transaction.answers)
     assert [outcome.index for outcome in outcomes] == list(range(len(to)))
@@ -112,7 +112,7 @@ def test_an_early_acceptance_of_half_a_message_is_not_believed() -> None:
     transaction.start()
     for code in (250, 250, 354):
         transaction.receive(Reply(code, "", ""))
-    assert transaction.state is State.BODY
+    assert transaction.state == State.BODY
     transaction.receive(Reply(250, "2.0.0", "already"))
     (outcome,) = settle(unit(["a@x.test"]).recipients, transaction.answers)
     assert (outcome.verdict, outcome.phase) == ("deferred", "data")

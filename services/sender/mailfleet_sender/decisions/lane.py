@@ -40,7 +40,8 @@ class Position:
     def met(self, offset: int) -> None:
         """A dispatch was read."""
         self._open[offset] = None
-        self._seen = max(self._seen, offset + 1)
+        if offset >= self._seen:
+            self._seen = offset + 1
 
     def passed(self, offset: int) -> None:
         """A record was read that asks for nothing."""

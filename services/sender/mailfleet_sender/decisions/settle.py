@@ -21,10 +21,8 @@ _SILENT = Answer(Reply(0, "4.4.2", "no answer"), phases.DOT)
 
 def settle(recipients: Sequence[Recipient], answers: Sequence[Answer | None]) -> tuple[RecipientOutcome, ...]:
     """One outcome for each recipient, in their order. The same answers give the same outcomes."""
-    return tuple(
-        outcome(recipient.index, answer or _SILENT)
-        for recipient, answer in zip(recipients, answers, strict=True)
-    )  # fmt: skip
+    pairs = zip(recipients, answers, strict=True)
+    return tuple([outcome(recipient.index, answer or _SILENT) for recipient, answer in pairs])
 
 
 def outcome(index: int, answer: Answer) -> RecipientOutcome:

@@ -14,6 +14,7 @@ from mailfleet_sender.shell.jobs import Ending, Job, Link
 PIECE_BYTES = 262_144
 """Given to the transport at once; a longer message goes on when the transport asks for more."""
 QUIT_SECONDS = 5.0
+_WAIT, _WRITE, _BODY, _DONE = Step
 
 
 class Owner(Protocol):
@@ -84,7 +85,7 @@ class Connection(asyncio.Protocol):
     @property
     def after_the_dot(self) -> bool:
         """Has the server perhaps taken the mail, without having said so?"""
-        return self._transaction is not None and self._transaction.state is State.DOT
+        return self._transaction is not None and self._transaction.state == State.DOT
 
     def begin(self, job: Job) -> None:
         """Carry out one job; the owner hears of its end."""
@@ -94,11 +95,12 @@ class Connection(asyncio.Protocol):
         unit = job.dispatch.unit
         self._transaction = transaction = Transaction(unit, job.body, self._offers, self._lmtp, self._reset)
         step = transaction.start()
-        if step is Step.DONE:
+        if step is _DONE:
             # Everybody was refused here; later, since whoever calls `begin` is in the middle of something.
             self._loop.call_soon(self._finish)
         else:
             self._do(transaction, step)
+            self.deadline = self._loop.time() + self._seconds[transaction.phase]
 
     def quit(self) -> None:
         """Say good-bye and close."""
@@ -152,7 +154,12 @@ class Connection(asyncio.Protocol):
             self._finish()
             return
         for reply in replies:
-            self._do(transaction, transaction.receive(reply))
+            step = transaction.receive(reply)
+            # The answers to MAIL and RCPT of a pipelined transaction ask for nothing.
+            if step is not _WAIT:
+                self._do(transaction, step)
+        if replies and self._transaction is transaction and not self._unsent:
+            self.deadline = self._loop.time() + self._seconds[transaction.phase]
 
     def eof_received(self) -> bool:
         """See `asyncio.Protocol`."""
@@ -178,30 +185,26 @@ class Connection(asyncio.Protocol):
 
     # --- steps ---------------------------------------------------------------------------------------------------
     def _do(self, transaction: Transaction, step: Step) -> None:
-        if step is Step.DONE:
+        if step is _DONE:
             if self._transaction is transaction:
                 self._finish()
             else:
                 self._transport.close()
             return
-        if step is Step.WRITE:
+        if step is _WRITE:
             self._transport.write(transaction.output)
-        elif step is Step.BODY:
+        else:
             self._write_body(transaction)
-            return
-        self.deadline = self._loop.time() + self._seconds[transaction.phase]
 
     def _write_body(self, transaction: Transaction) -> None:
         pieces = transaction.body.pieces
         if len(pieces) == 1:
             self._transport.write(pieces[0])
             transaction.body_written()
-            self.deadline = self._loop.time() + self._seconds[phases.DOT]
             return
         if sum(map(len, pieces)) <= PIECE_BYTES:
             self._transport.writelines(pieces)
             transaction.body_written()
-            self.deadline = self._loop.time() + self._seconds[phases.DOT]
             return
         self._pieces = [
             memoryview(piece)[at : at + PIECE_BYTES] for piece in pieces for at in range(0, len(piece), PIECE_BYTES)

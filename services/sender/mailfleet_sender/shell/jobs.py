@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mailfleet_core.model.reply import Answer
 from mailfleet_core.model.wire import Dispatch
@@ -58,8 +58,7 @@ class Failure:
     link: Link = field(default_factory=Link)
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """How a job ended."""
 
     answers: Sequence[Answer | None]

@@ -73,6 +73,8 @@ class EgressPath:
         self.per_connection = 1
         self._sharers = sharers
         self._route: Route | None = None
+        self._newest: NextHop | None = None
+        """The next hop of `_route`."""
         self._limits: tuple[int, float, float, int] | None = None
         self._message_rate = self._dial_rate = Rate(0.0)
         self._messages = self._dials = Bucket(0.0, 0.0)
@@ -83,11 +85,15 @@ class EgressPath:
     def add(self, job: Job) -> None:
         """Queue a job; it begins as soon as limits and connections allow."""
         route = job.dispatch.route
-        if route is not self._route:
-            self._obey(route)
+        # Equal routes are told from each other by comparing; a hash would look at every field as well, and then compare.
+        if route == self._route and self._newest is not None:
+            self._newest.add(job)
+            return
+        self._obey(route)
         hop = self.hops.get(route)
         if hop is None:
             hop = self.hops[route] = NextHop(self, route)
+        self._newest = hop
         hop.add(job)
 
     def take_message(self) -> float:
@@ -140,6 +146,7 @@ class EgressPath:
         for route, hop in tuple(self.hops.items()):
             if not hop.sweep(now):
                 del self.hops[route]
+                self._newest = None
         if self.hops or self.connections:
             self.used_at = now
         return now - self.used_at < 60.0
@@ -198,26 +205,29 @@ class NextHop:
 
     def pump(self) -> None:
         """Give waiting jobs to connections, fetch the bodies of those that come next, open what is missing."""
-        path = self.path
-        if path.stopped or not self._waiting:
+        path, waiting, idle = self.path, self._waiting, self.idle
+        if path.stopped or not waiting:
             path.hungry.pop(self, None)
             return
-        self._fetch()
-        while self._waiting and self.idle and self._waiting[0].body is not None:
-            connection = self.idle.pop()
+        # A body ahead for every connection, open or coming, and one more.
+        if self._asked <= len(self._everyone) + len(self._dials) and self._asked < len(waiting):
+            self._fetch()
+        while idle and waiting and waiting[0].body is not None:
+            connection = idle.pop()
             if not connection.usable:
                 connection.quit()
                 continue
             if wait := path.take_message():
-                self.idle.append(connection)
+                idle.append(connection)
                 path.wake_in(wait)
                 break
             self._begin(connection)
         path.hungry.pop(self, None)
-        if not self._waiting:
+        if not waiting:
             return
         path.hungry[self] = None
-        self._open_missing()
+        if path.connections < path.limit or not (self._everyone or self._dials):
+            self._open_missing()
 
     def give_up(self) -> list[Job]:
         """Begin nothing more: close what is kept, stop opening; returns what waits."""
@@ -278,9 +288,10 @@ class NextHop:
         path = self.path
         if path.stopped or connection.sent >= path.per_connection:
             return False
-        full = path.connections >= path.limit
-        starving = full and any(not hop._everyone and not hop._dials for hop in islice(path.hungry, WOKEN_AT_ONCE))
-        return not (starving and connection.sent >= YIELD_AFTER)
+        if connection.sent < YIELD_AFTER or path.connections < path.limit or not path.hungry:
+            return True
+        # Mostly the only hungry one is this one, which has a connection.
+        return not any(not hop._everyone and not hop._dials for hop in islice(path.hungry, WOKEN_AT_ONCE))
 
     def _begin(self, connection: Connection) -> None:
         job = self._waiting.popleft()
