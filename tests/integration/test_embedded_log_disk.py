@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -15,9 +14,16 @@ import pytest
 
 from mailfleet_core.bus.port import BusFull, BusUnavailable
 from mailfleet_core.bus.topics import BODY, QUEUE
+from support import needs
 from support.embedded_bus import LogProcess, embedded_bus
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")
+
+@pytest.fixture
+def root() -> None:
+    """Mounting file systems is root's."""
+    needs.need("root")
+
+
 MEBIBYTE = 1 << 20
 
 
@@ -41,7 +47,7 @@ def make_image(path: Path, size: int) -> Path:
 
 
 @pytest.mark.real
-@needs_root
+@pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("how", ["place", "append"])
 async def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path, how: str) -> None:
     image = make_image(tmp_path / "disk", 256 * MEBIBYTE)
@@ -78,7 +84,7 @@ async def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path, h
 
 
 @pytest.mark.real
-@needs_root
+@pytest.mark.usefixtures("root")
 async def test_a_full_disk_refuses_new_mail_lets_accepted_mail_go_on_and_recovers(tmp_path: Path) -> None:
     where = tmp_path / "small"
     where.mkdir()
@@ -110,7 +116,7 @@ async def test_a_full_disk_refuses_new_mail_lets_accepted_mail_go_on_and_recover
 
 
 @pytest.mark.real
-@needs_root
+@pytest.mark.usefixtures("root")
 async def test_a_disk_without_a_byte_left_loses_nothing_and_recovers(tmp_path: Path) -> None:
     image = make_image(tmp_path / "disk", 48 * MEBIBYTE)
     with mounted(image, tmp_path / "small") as directory:
