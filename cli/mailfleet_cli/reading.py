@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,8 +20,10 @@ from mailfleet_core.settings import BusSettings, SettingsFile
 if TYPE_CHECKING:
     import aiohttp
 
-IDLE_SECONDS = 0.5
-"""A tail that gives nothing for so long has seen the end, even where offsets do not show it (compaction leaves holes)."""
+HOLE_SECONDS = {topics.CONTROL: 3.0}
+LONGEST_HOLE_SECONDS = 20.0
+"""The end is known by its offset. Only where the last records of all are gone (a tombstone after compaction, events past
+their retention) it is known by silence, so long that a busy log is not taken for a silent one and a story cut short."""
 PAGE_SECONDS = 5.0
 
 T = TypeVar("T")
@@ -67,8 +68,8 @@ async def _partition(bus: Bus, topic: str, partition: int, take: Callable[[Recor
         return
     tail = bus.tail(topic, partition, 0)
     with contextlib.suppress(TimeoutError, StopAsyncIteration):
-        for turn in itertools.count():
-            batch = await asyncio.wait_for(anext(tail), IDLE_SECONDS if turn else 4 * IDLE_SECONDS)
+        while True:
+            batch = await asyncio.wait_for(anext(tail), HOLE_SECONDS.get(topic, LONGEST_HOLE_SECONDS))
             for record in batch:
                 take(record)
             if batch and batch[-1].offset + 1 >= end:
