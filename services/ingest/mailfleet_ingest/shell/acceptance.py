@@ -23,8 +23,9 @@ from mailfleet_ingest.decisions.session import Session
 
 log = logging.getLogger(__name__)
 PUT_TAG = topics.tag(topics.PUT)
-STICKY_MESSAGES = 256
-"""Messages in a row to one partition of `mail.body`: few partitions at a time make full batches."""
+STICKY_BYTES = 256 << 10
+"""Placed in a row into one partition of `mail.body`: a full batch of the log's client, which sends one batch of a partition
+at a time, so that more would wait where another partition is free."""
 
 
 REWRITE_SECONDS = 60.0
@@ -74,7 +75,7 @@ class Acceptance:
         self._ended = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._durable = metrics.DURABLE_SECONDS
-        self._begun = 0
+        self._placed_bytes = STICKY_BYTES
         self._body_partition = self._accept_partition = 0
         self._counters: dict[str, tuple[Counter, Counter, Counter]] = {}
 
@@ -84,10 +85,10 @@ class Acceptance:
         assert identity is not None, "MAIL is refused without one"
         now = self._clock.now()
         draft = Draft(session, identity, transaction, ids.message_id(now, self._clock.entropy(10)), now)
-        if self._begun % STICKY_MESSAGES == 0:
+        if self._placed_bytes >= STICKY_BYTES:
+            self._placed_bytes = 0
             self._body_partition = int(self._clock.jitter() * self._bus.partitions(topics.BODY))
             self._accept_partition = int(self._clock.jitter() * self._bus.partitions(topics.ACCEPT))
-        self._begun += 1
         draft.begun = self._clock.monotonic()
         draft.body_partition = self._body_partition
         return draft
@@ -99,6 +100,7 @@ class Acceptance:
         if not draft.length:
             data = self._opening(draft) + data
         draft.length += len(data)
+        self._placed_bytes += len(data)
         for start in range(0, len(data), topics.MAX_CHUNK_BYTES):
             chunk = data[start : start + topics.MAX_CHUNK_BYTES]  # the same object when it is all of it
             draft.offsets.append(self._bus.place(topics.BODY, draft.body_partition, draft.message_id, chunk))
