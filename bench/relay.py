@@ -52,9 +52,9 @@ def mailfleet(directory: Path, next_hop: int, bus: str, connections: int = 20) -
         roots: dict[str, list[int]] = {}
         bootstrap = ""
         if bus == "kafka":
-            from support.kafka import SERVER, kafka_broker
+            from support.kafka import kafka_broker
 
-            broker = stack.enter_context(kafka_broker(directory / "kafka", jvm=SERVER))
+            broker = stack.enter_context(kafka_broker(directory / "kafka"))
             bootstrap = broker.bootstrap
             assert broker.process
             roots["kafka"] = [broker.process.pid]

@@ -48,18 +48,13 @@ auto.create.topics.enable=false
 
 
 QUICK_START = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-"""A broker that is up soon and never runs fast: right for tests."""
-SERVER = ("-Xms512m", "-Xmx1g")
-"""As its own scripts start it: right for benchmarks."""
+"""A broker that is up soon: in runs of a minute the optimising compiler costs more than it gives."""
 
 
 class KafkaBroker:
     """One broker on 127.0.0.1 that can be killed and started again on the same data."""
 
-    def __init__(
-        self, directory: Path, data: Path | None = None, behind: int = 0, jvm: tuple[str, ...] = QUICK_START
-    ) -> None:
-        self.jvm = jvm
+    def __init__(self, directory: Path, data: Path | None = None, behind: int = 0) -> None:
         self.directory = directory
         self.data = data or directory / "data"
         self.port, self.controller = _free_port(), _free_port()
@@ -85,7 +80,7 @@ class KafkaBroker:
             _java(jars, "kafka.tools.StorageTool", "format", "-t", "bWFpbGZsZWV0LXRlc3RzLQ", "-c", str(properties))
         with (self.directory / "kafka.log").open("ab") as output:
             self.process = subprocess.Popen(
-                ["java", *self.jvm, "-cp", f"{jars}/*",
+                ["java", *QUICK_START, "-cp", f"{jars}/*",
                  "kafka.Kafka", str(properties)], stdout=output, stderr=output, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         self._await_answer()
@@ -110,11 +105,9 @@ class KafkaBroker:
 
 
 @contextlib.contextmanager
-def kafka_broker(
-    directory: Path, data: Path | None = None, behind: int = 0, jvm: tuple[str, ...] = QUICK_START
-) -> Iterator[KafkaBroker]:
+def kafka_broker(directory: Path, data: Path | None = None, behind: int = 0) -> Iterator[KafkaBroker]:
     """A started broker; without java and mvn the test is left out (or fails, where nothing may be)."""
-    broker = KafkaBroker(directory, data, behind, jvm)
+    broker = KafkaBroker(directory, data, behind)
     broker.start()
     try:
         yield broker

@@ -15,7 +15,7 @@ from kafka.errors import KafkaError, PolicyViolationError, for_code
 from kafka.protocol.admin import DeleteRecordsRequest
 
 from mailfleet_core.bus import topics
-from mailfleet_core.bus.kafka_append import BODY_BATCH_BYTES, SMALL_BATCH_BYTES, Appender
+from mailfleet_core.bus.kafka_append import BODY_BATCH_BYTES, SMALL_BATCH_BYTES, SMALL_LINGER_MILLISECONDS, Appender
 from mailfleet_core.bus.kafka_group import KafkaMembership, Offsets
 from mailfleet_core.bus.kafka_link import RETRY_SECONDS, Link
 from mailfleet_core.bus.kafka_reads import Reads
@@ -42,8 +42,10 @@ class KafkaBus:
         self._topics = topics.topics(settings.queue_partitions, settings.lanes, QUEUE_LIFE_SECONDS)
         self._link = Link(settings, client)
         names = [settings.topic_prefix + name for name in self._topics]
-        self._bodies = Appender(self._link.options, names, BODY_BATCH_BYTES, delivery_seconds)
-        self._small = Appender(self._link.options, names, SMALL_BATCH_BYTES, delivery_seconds)
+        self._bodies = Appender(self._link.options, names, BODY_BATCH_BYTES, 0, delivery_seconds)
+        self._small = Appender(
+            self._link.options, names, SMALL_BATCH_BYTES, SMALL_LINGER_MILLISECONDS, delivery_seconds
+        )
         self._partitions: dict[str, int] = {}
         self._memberships: list[KafkaMembership] = []
         self._tails: Tails

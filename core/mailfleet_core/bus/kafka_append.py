@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 BODY_BATCH_BYTES = 256 << 10
 SMALL_BATCH_BYTES = 64 << 10
+SMALL_LINGER_MILLISECONDS = 3
+"""A request costs as much as fifty records; state is written in many small turns of the loop."""
 TAG = "t"
 LATE_SECONDS = 5.0
 REPLACE_SECONDS = 0.5
@@ -39,7 +41,14 @@ class _Append(NamedTuple):
 class Appender:
     """One producer and what it has not acknowledged."""
 
-    def __init__(self, options: dict[str, Any], topics: list[str], batch_bytes: int, delivery_seconds: float) -> None:
+    def __init__(
+        self,
+        options: dict[str, Any],
+        topics: list[str],
+        batch_bytes: int,
+        linger_milliseconds: int,
+        delivery_seconds: float,
+    ) -> None:
         self.in_flight_bytes = 0
         self._delivery_seconds = delivery_seconds
         self._options = {
@@ -47,7 +56,7 @@ class Appender:
             "acks": "all",
             "enable_idempotence": True,
             "batch_size": batch_bytes,
-            "linger_ms": 0,
+            "linger_ms": linger_milliseconds,
             "max_request_size": 8 << 20,
             "delivery_timeout_ms": int(delivery_seconds * 1000),
             "request_timeout_ms": min(options["request_timeout_ms"], int(delivery_seconds * 500)),
