@@ -43,11 +43,13 @@ def share(sorted_values: list[float], part: float) -> float:
     return sorted_values[min(int(len(sorted_values) * part), len(sorted_values) - 1)]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(800)
 def test_forty_per_cent_of_mail_to_a_hanging_site_delay_no_other_mail(tmp_path: Path) -> None:
     needs.need("knotd")
     tries = []
-    for number in range(2):  # A second try: other work on the machine may fall into one half of the first.
+    for number in range(
+        4
+    ):  # Other work on the machine may fall into one half; a site that holds up others does it each time.
         alone = latencies(tmp_path / f"alone{number}", "ok=100", RATE * 0.6)
         beside = latencies(tmp_path / f"beside{number}", "ok=60,hang=40", RATE)
         ratios = {part: (share(beside, part), share(alone, part)) for part in (0.5, 0.99)}
