@@ -7,6 +7,8 @@ from mailfleet_router.decisions.site_queue import DEFERRED, IN_FLIGHT, PARKED, R
 
 ROUND_SECONDS = 10.0
 STEP_UNITS = 2_000
+SHORT_ROUND_SECONDS = 1.0
+"""For as many units as one step takes: a unit that was in flight at one look is not at all of them."""
 
 WAITING = frozenset({READY, PARKED, RESOLVING})
 
@@ -24,8 +26,8 @@ class Sweep:
         if not self._left:
             if now < self._again_at:
                 return
-            self._again_at = now + ROUND_SECONDS
             self._left = list(self._partition.ledger.units.values())
+            self._again_at = now + (ROUND_SECONDS if len(self._left) > STEP_UNITS else SHORT_ROUND_SECONDS)
         for held in self._left[-STEP_UNITS:]:
             self._look(held, now)
         del self._left[-STEP_UNITS:]
