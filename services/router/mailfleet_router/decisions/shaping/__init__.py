@@ -1,0 +1,1 @@
+"""How fast mail may go where: limits, what replies teach, warm-up, reputation, and who is next."""
