@@ -1,0 +1,152 @@
+"""What people told the whole cluster to do with mail: one record each, however many units it is about.
+
+A command names what it is about by any of `BY`; what it names must all be so. Suspending, and going elsewhere, hold while
+the command is in force; bouncing and trying now are about mail that was accepted before the command was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from mailfleet_router.decisions.shaping.values import Facts, PolicyError
+
+BY = ("message", "tenant", "stream", "campaign", "domain", "site", "source", "pool")
+"""What a command may name; earlier ones are the more selective, and find a command without looking at all of them."""
+SUSPEND, BOUNCE, REROUTE, RETRY = "suspend", "bounce", "reroute", "retry"
+ACTIONS = (SUSPEND, BOUNCE, REROUTE, RETRY)
+CARRIED_OUT_SECONDS = 6 * 3600.0
+"""How long a command about mail that is there stays known without an end of its own: an owner that was away then carries
+it out when it comes back."""
+
+
+class Command(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One record of `mail.control`. Fields may only be added at the end, with a default."""
+
+    id: str
+    action: str
+    about: tuple[tuple[str, str], ...]
+    """(one of `BY`, the exact name, in lower case for domains and sites)."""
+    reason: str
+    author: str
+    at: float
+    """When it was given, seconds since 1970."""
+    until: float = 0.0
+    """When it ends; 0: when it is taken back."""
+    pool: str = ""
+    """reroute: where to."""
+
+
+class Subject(NamedTuple):
+    """A unit, as commands see it."""
+
+    facts: Facts
+    message: str
+    accepted_at: float
+
+
+def command(
+    identifier: str, action: str, about: dict[str, str], reason: str, author: str, at: float, until: float = 0.0, pool: str = ""
+) -> Command:  # fmt: skip
+    """A valid command. Raises PolicyError with what to write instead."""
+    if action not in ACTIONS:
+        raise PolicyError(f"there is no action {action!r}; it is one of {', '.join(ACTIONS)}")
+    unknown = [name for name in about if name not in BY]
+    if unknown or not about or not all(about.values()):
+        raise PolicyError(f"say what it is about by one or more of {', '.join(BY)}, each with a name")
+    if not reason.strip() or not author.strip():
+        raise PolicyError("say why, and who you are: others will read it")
+    if 0 < until <= at:
+        raise PolicyError("the end lies before the beginning")
+    if (action == REROUTE) != bool(pool):
+        raise PolicyError("reroute, and nothing else, needs the pool to go to")
+    if "source" in about and action != SUSPEND:
+        raise PolicyError(f"mail that waits has no source yet; {action} by tenant, pool, site, …")
+    if not until and action in (BOUNCE, RETRY):
+        until = at + CARRIED_OUT_SECONDS
+    told = tuple(sorted((name, _spelled(name, value)) for name, value in about.items()))
+    return Command(identifier, action, told, reason, author, at, until, pool)
+
+
+def _spelled(name: str, value: str) -> str:
+    return value.lower() if name in ("domain", "site") else value
+
+
+class Controls:
+    """All commands in force. When there are none, asking costs one look at an empty dictionary."""
+
+    def __init__(self) -> None:
+        self._commands: dict[str, Command] = {}
+        self._index: dict[tuple[str, str], dict[str, Command]] = {}
+        """By the most selective thing that a command names."""
+
+    def __bool__(self) -> bool:
+        return bool(self._commands)
+
+    def __iter__(self) -> Iterator[Command]:
+        return iter(self._commands.values())
+
+    def set(self, identifier: str, given: Command | None) -> None:
+        """A command came, or (None) was taken back. Said twice it changes nothing."""
+        old = self._commands.pop(identifier, None)
+        if old is not None:
+            place = self._index[_place(old)]
+            del place[identifier]
+            if not place:
+                del self._index[_place(old)]
+        if given is not None:
+            self._commands[identifier] = given
+            self._index.setdefault(_place(given), {})[identifier] = given
+
+    def lapse(self, now: float) -> tuple[Command, ...]:
+        """Forget what is over, and return it."""
+        over = tuple(given for given in self._commands.values() if 0 < given.until <= now)
+        for given in over:
+            self.set(given.id, None)
+        return over
+
+    def on(self, subject: Subject, now: float) -> tuple[Command, ...]:
+        """Everything in force about this unit, the first given first. `facts.source` empty: what holds from any source."""
+        if not self._commands:
+            return ()
+        found = []
+        for named in _names(subject):
+            for given in self._index.get(named, {}).values():
+                if not 0 < given.until <= now and _about(given, subject):
+                    found.append(given)
+        return tuple(sorted(found, key=lambda given: (given.at, given.id)))
+
+    def hold(self, subject: Subject, now: float) -> Command | None:
+        """What suspends this unit, whatever its source."""
+        return next((given for given in self.on(subject, now) if given.action == SUSPEND), None)
+
+    def ending(self, subject: Subject, now: float) -> Command | None:
+        """What bounces it."""
+        return next((given for given in self.on(subject, now) if given.action == BOUNCE), None)
+
+    def pool(self, subject: Subject, now: float) -> str:
+        """The pool it is to use: its own, or where the last command sent it."""
+        moves = [given for given in self.on(subject, now) if given.action == REROUTE]
+        return moves[-1].pool if moves else subject.facts.pool
+
+
+def _place(given: Command) -> tuple[str, str]:
+    return min(given.about, key=lambda named: BY.index(named[0]))
+
+
+def _names(subject: Subject) -> Iterator[tuple[str, str]]:
+    facts = subject.facts
+    values = (
+        subject.message, facts.tenant, facts.stream, facts.campaign, facts.domain.lower(), facts.site.lower(),
+        facts.source, facts.pool,
+    )  # fmt: skip
+    return ((name, value) for name, value in zip(BY, values, strict=True) if value)
+
+
+def _about(given: Command, subject: Subject) -> bool:
+    if given.action in (BOUNCE, RETRY) and subject.accepted_at > given.at:
+        return False
+    names = dict(_names(subject))
+    return all(names.get(name) == value for name, value in given.about)
