@@ -1,0 +1,314 @@
+"""How a site sees a source: decayed counts of its answers, a score from 0 to 100, and a state that changes slowly.
+
+    rate(x, n) = (x + m * prior) / (n + m)              shrunk, so that few answers cannot trigger anything
+    score      = 100 * exp(-1.25 * sum(max(0, rate - prior) / (limit - prior)))
+
+The limits are where large receivers and platforms draw their lines: 10 % hard bounces stop a sender at Amazon SES (5 % are
+reviewed), 0.3 % complaints at Gmail and Yahoo (0.1 % are warned of); see CITATIONS. Priors, their weights and the limits of
+deferrals and block replies are our own design, and so is the formula.
+
+Counts are kept per day, each answer with the weight 2 ** (its time of the day / half-life). To age a whole day is then one
+factor, nothing is lost when a clock goes wrong for a while and comes back, and counts of two partitions are merged by addition.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import reduce
+from operator import add
+from typing import NamedTuple
+
+import msgspec
+
+from mailfleet_core.model.wire import DEFERRED as VERDICT_DEFERRED
+from mailfleet_core.model.wire import DELIVERED as VERDICT_DELIVERED
+from mailfleet_core.model.wire import Struct
+from mailfleet_router.decisions.shaping.values import Citation
+
+CITATIONS = (
+    Citation(
+        url="https://github.com/awsdocs/amazon-ses-developer-guide/blob/master/doc-source/faqs-enforcement.md",
+        date="2026-11-22",
+    ),
+    Citation(url="https://support.google.com/a/answer/81126", date="2026-11-22"),
+    Citation(url="https://www.spamresource.com/2025/10/yahoo-sender-hub-now-with-insights.html", date="2026-11-22"),
+)
+
+DELIVERED, DEFERRED, BOUNCED, OTHER, BLOCKED, COMPLAINED = range(6)
+"""What is counted. DELIVERED is for sites that report complaints, which it is the denominator of. OTHER is an answer that
+says nothing against us: delivered where complaints are not reported, refused for its content."""
+
+GOOD, WATCH, SLOW, QUARANTINE = range(4)
+STATES = ("good", "watch", "slow", "quarantine")
+
+DAY = 86400.0
+HALF_LIFE = DAY
+"""Seconds after which an answer counts half. Our design."""
+DAYS = 7
+"""Nothing older counts."""
+DAYS_KEPT = 14
+"""Twice that is stored, so that a clock that is wrong by days, and right again, has cost nothing."""
+ATTEMPTS = 10_000.0
+"""More answers than so many push out older ones."""
+
+CLEAN_SECONDS = 6 * 3600.0
+"""A state is left only after as long without a complaint or a block reply,"""
+MARGIN = 10.0
+"""and with a score so far above the border under which it was entered."""
+STEP_SECONDS = 900.0
+"""The most that the time between two judgements counts as clean: a clock that jumps ends no quarantine."""
+
+_UPPER = (math.inf, 80.0, 60.0, 40.0)
+"""A state is for scores below its number (SparkPost's health score calls 80 good; the other borders are our design)."""
+_STEEPNESS = 1.25
+
+
+class Term(NamedTuple):
+    """One kind of bad answer in the formula."""
+
+    name: str
+    kind: int
+    prior: float
+    weight: float
+    """How many answers the prior counts as."""
+    limit: float
+    least: int
+    """Fewer than so many of the kind (undecayed) never change a state."""
+
+
+TERMS = (
+    Term("deferrals", DEFERRED, 0.03, 200.0, 0.30, 10),
+    Term("hard bounces", BOUNCED, 0.01, 200.0, 0.10, 10),
+    Term("block replies", BLOCKED, 0.001, 500.0, 0.05, 10),
+    Term("complaints", COMPLAINED, 0.0002, 2000.0, 0.003, 3),
+)
+
+
+class Day(Struct, frozen=True):
+    """The answers of one UTC day."""
+
+    day: int
+    weights: tuple[float, ...]
+    """By kind; an answer in the day's first second weighs 1, one in its last almost 2."""
+    seen: tuple[int, ...]
+    """By kind, undecayed."""
+
+
+class Counts(Struct, frozen=True):
+    """What was answered, by day, oldest first."""
+
+    days: tuple[Day, ...] = ()
+    troubles: int = 0
+    """Complaints and block replies ever: what ends a clean time."""
+
+
+class Reading(Struct, frozen=True):
+    """A score and everything it was made of."""
+
+    score: float
+    acting: float
+    """The score from those terms only of which enough was seen to act upon."""
+    rates: tuple[float, ...]
+    """Shrunk, in the order of TERMS."""
+    weights: tuple[float, ...]
+    """By kind, decayed."""
+    seen: tuple[int, ...]
+    """By kind, undecayed."""
+
+
+class Standing(Struct, frozen=True):
+    """The state of a key, and how long it has been clean."""
+
+    state: int = GOOD
+    clean_seconds: float = 0.0
+    judged_at: float = 0.0
+    troubles: int = 0
+
+
+class Decision(Struct, frozen=True):
+    """One judgement with all that it rests on, for the record and for people."""
+
+    at: float
+    before: int
+    after: int
+    clean_seconds: float
+    listed: bool
+    reading: Reading
+    reason: str
+
+
+# --- counting ----------------------------------------------------------------------------------------------------
+def keys(tenant: str, stream: str, source: str, site: str) -> tuple[tuple[str, str, str], ...]:
+    """Under what one answer is counted. A source as a whole is the `total` of its sites."""
+    return (("source|site", source, site), ("tenant|site", tenant, site), ("tenant|stream", tenant, stream))
+
+
+def outcome(verdict: str, blame: str, block: bool, feedback: bool) -> int | None:
+    """The kind of a settled recipient; None: our own failure or the network's, which says nothing about the source.
+
+    `block` is for replies of a block class, `feedback` for sites that report complaints.
+    """
+    if verdict == VERDICT_DELIVERED:
+        return DELIVERED if feedback else OTHER
+    if block:
+        return BLOCKED
+    if blame in ("us", "network"):
+        return None
+    if verdict == VERDICT_DEFERRED:
+        return DEFERRED
+    return BOUNCED if blame == "recipient" else OTHER
+
+
+def observe(counts: Counts, kind: int, now: float) -> Counts:
+    """One more answer or complaint. The same one seen twice counts twice."""
+    today = int(now // DAY)
+    days = {day.day: day for day in counts.days if abs(day.day - today) < DAYS_KEPT}
+    one = _one(today, kind, math.exp2((now - today * DAY) / HALF_LIFE))
+    days[today] = _sum(days[today], one) if today in days else one
+    bad = kind in (BLOCKED, COMPLAINED)
+    kept = tuple(days[number] for number in sorted(days))
+    # What is bad pushes nothing out: a complaint or a block reply must not make the rest look better.
+    return Counts(kept if bad else _capped(kept, now), counts.troubles + bad)
+
+
+def merge(first: Counts, second: Counts) -> Counts:
+    """Both together, in either order: two partitions' counts of one key, or two sites of a source."""
+    days = {day.day: day for day in first.days}
+    for day in second.days:
+        days[day.day] = _sum(days[day.day], day) if day.day in days else day
+    return Counts(tuple(days[number] for number in sorted(days)), first.troubles + second.troubles)
+
+
+def total(parts: Iterable[Counts]) -> Counts:
+    """All of them together: a source from its sites."""
+    return reduce(merge, parts, Counts())
+
+
+def encode(value: Counts | Standing | Decision) -> bytes:
+    """The bytes for a compacted topic."""
+    return msgspec.msgpack.encode(value)
+
+
+decode_counts = msgspec.msgpack.Decoder(Counts).decode
+decode_standing = msgspec.msgpack.Decoder(Standing).decode
+decode_decision = msgspec.msgpack.Decoder(Decision).decode
+
+
+# --- judging -----------------------------------------------------------------------------------------------------
+def score(counts: Counts, now: float) -> Reading:
+    """How good it looks at `now`: 100 when nothing is known."""
+    counted = _counted(counts, now)
+    aged = [_factor(day, now) for day in counted]
+    weights = tuple(sum(day.weights[k] * f for day, f in zip(counted, aged, strict=True)) for k in range(6))
+    seen = tuple(sum(day.seen[k] for day in counted) for k in range(6))
+    answered = sum(weights[:BLOCKED])
+    if answered > ATTEMPTS:  # the sum of several keys
+        weights = tuple(weight * ATTEMPTS / answered for weight in weights)
+        answered = ATTEMPTS
+    # A block reply is no answer to the recipients: were it one, it would dilute the other rates.
+    of = {BLOCKED: answered + weights[BLOCKED], COMPLAINED: weights[DELIVERED]}
+    rates = tuple(
+        (weights[term.kind] + term.weight * term.prior) / (of.get(term.kind, answered) + term.weight) for term in TERMS
+    )
+    excess = [max(0.0, rate - term.prior) / (term.limit - term.prior) for rate, term in zip(rates, TERMS, strict=True)]
+    enough = [e for e, term in zip(excess, TERMS, strict=True) if seen[term.kind] >= term.least]
+    return Reading(_score(excess), _score(enough), rates, weights, seen)
+
+
+def judge(standing: Standing, counts: Counts, now: float, listed: bool = False) -> tuple[Standing, Decision]:
+    """The state at `now`. Worse: at once. Better: after a clean time and well above the border.
+
+    `listed`: a public block list names the source. To be called at least every STEP_SECONDS: of a longer time only
+    so much counts as clean.
+    """
+    reading = score(counts, now)
+    troubled = listed or counts.troubles != standing.troubles
+    passed = min(max(now - standing.judged_at, 0.0), STEP_SECONDS)
+    clean = 0.0 if troubled else standing.clean_seconds + passed
+    before = standing.state
+    after, reason = _move(before, QUARANTINE if listed else _state(reading.acting), clean, reading)
+    if listed:
+        reason = "a public block list names the source"
+    if after != before:
+        clean = 0.0
+    decision = Decision(now, before, after, clean, listed, reading, reason)
+    return Standing(after, clean, now, counts.troubles), decision
+
+
+def rate_factor(state: int) -> float:
+    """What a state does to the rate of its key."""
+    return 0.5 if state >= SLOW else 1.0
+
+
+def holds_warmup(state: int) -> bool:
+    """No stage is gained in this state."""
+    return state >= SLOW
+
+
+def _move(before: int, fits: int, clean: float, reading: Reading) -> tuple[int, str]:
+    what = f"score {reading.acting:.0f}: {worst_of(reading)}"
+    if fits > before:
+        return fits, f"{what}; from {STATES[before]} to {STATES[fits]}"
+    if fits == before:
+        return before, f"{what}; stays {STATES[before]}"
+    if clean < CLEAN_SECONDS:
+        return before, f"{what}; {STATES[before]} until it was clean for 6 hours, now {clean / 3600:.1f}"
+    if reading.acting < _UPPER[before] + MARGIN:
+        return before, f"{what}; {STATES[before]} until the score is {_UPPER[before] + MARGIN:.0f}"
+    return fits, f"{what}; clean for 6 hours, from {STATES[before]} to {STATES[fits]}"
+
+
+def worst_of(reading: Reading) -> str:
+    """The rates above their priors, worst first, for people."""
+    found = sorted(
+        (-(rate - term.prior) / (term.limit - term.prior), f"{term.name} {rate:.2%}")
+        for rate, term in zip(reading.rates, TERMS, strict=True)
+        if rate > term.prior
+    )
+    return ", ".join(text for _, text in found) or "nothing against it"
+
+
+def _score(excess: list[float]) -> float:
+    return 100.0 * math.exp(-_STEEPNESS * sum(excess))
+
+
+def _state(value: float) -> int:
+    return max(state for state in range(4) if value < _UPPER[state])
+
+
+def _counted(counts: Counts, now: float) -> list[Day]:
+    """The days that count: up to seven, the last of which is that of the newest answer.
+
+    They do not begin at `now`, or silence could make a score worse (an old good day ends before a newer bad one).
+    """
+    today = int(now // DAY)
+    if not counts.days or today - counts.days[-1].day >= DAYS:
+        return []
+    newest = max((day.day for day in counts.days if any(day.seen[:BLOCKED])), default=today)
+    return [day for day in counts.days if day.day > min(newest, today) - DAYS]
+
+
+def _factor(day: Day, now: float) -> float:
+    """What is left of a day's weights; a day that is still to come (the clock went back) is not made heavier."""
+    return math.exp2(-max(0.0, now - day.day * DAY) / HALF_LIFE)
+
+
+def _capped(days: tuple[Day, ...], now: float) -> tuple[Day, ...]:
+    answered = sum(sum(day.weights[:BLOCKED]) * _factor(day, now) for day in days)
+    if answered <= ATTEMPTS:
+        return days
+    k = ATTEMPTS / answered
+    return tuple(Day(day.day, tuple(weight * k for weight in day.weights), day.seen) for day in days)
+
+
+def _one(today: int, kind: int, weight: float) -> Day:
+    return Day(today, tuple(weight * (k == kind) for k in range(6)), tuple(int(k == kind) for k in range(6)))
+
+
+def _sum(first: Day, second: Day) -> Day:
+    return Day(
+        first.day,
+        tuple(map(add, first.weights, second.weights)),
+        tuple(map(add, first.seen, second.seen)),
+    )
