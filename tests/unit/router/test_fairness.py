@@ -20,8 +20,8 @@ whole = st.lists(st.integers(1, 9), min_size=1, max_size=6).map(
 )
 
 
-def backlogged(weight: dict[str, float], deep: int, floor: float = 0.1) -> Fair[Item]:
-    fair: Fair[Item] = Fair(weight=lambda tenant: weight.get(tenant, 1.0), floor=floor)
+def backlogged(weight: dict[str, float], deep: int) -> Fair[Item]:
+    fair: Fair[Item] = Fair(weight=lambda tenant: weight.get(tenant, 1.0))
     for tenant in weight:
         for number in range(deep):
             fair.add((tenant, 0, number), tenant)
@@ -64,7 +64,7 @@ def test_a_newcomer_waits_at_most_one_round_however_deep_the_others_are(
 
 @given(st.integers(0, 40), st.integers(1, 80), st.sampled_from((0.1, 0.25)))
 def test_a_lower_priority_gets_its_floor_and_the_highest_the_rest(start: int, length: int, floor: float) -> None:
-    fair: Fair[Item] = Fair(floor=floor)
+    fair: Fair[Item] = Fair(floor=lambda _: floor)
     for priority in range(3):
         for number in range(130):
             fair.add(("t", priority, number), "t", priority)

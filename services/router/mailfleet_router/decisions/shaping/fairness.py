@@ -34,9 +34,10 @@ class Flow(Generic[T]):
 class Class(Generic[T]):
     """One priority: the tenants that have something to send, in the order of their turns."""
 
-    __slots__ = ("credit", "flows", "turns")
+    __slots__ = ("credit", "floor", "flows", "turns")
 
-    def __init__(self) -> None:
+    def __init__(self, floor: float) -> None:
+        self.floor = floor
         self.flows: dict[str, Flow[T]] = {}
         self.turns: deque[Flow[T]] = deque()
         self.credit = 0.0
@@ -47,14 +48,15 @@ class Fair(Generic[T]):
     """The units that are ready at one site.
 
     `weight` gives a tenant's weight, at least 1, asked whenever the tenant begins to wait; `live` says whether a unit
-    that comes up is still wanted, so that removing one costs nothing until then.
+    that comes up is still wanted, so that removing one costs nothing until then; `floor` gives a priority's floor, asked
+    once.
     """
 
     def __init__(
         self,
         weight: Callable[[str], float] = lambda _: 1.0,
         live: Callable[[T], bool] = lambda _: True,
-        floor: float = FLOOR,
+        floor: Callable[[int], float] = lambda _: FLOOR,
     ) -> None:
         self._weight = weight
         self._live = live
@@ -103,7 +105,7 @@ class Fair(Generic[T]):
     def _flow(self, tenant: str, priority: int) -> Flow[T]:
         class_ = self._classes.get(priority)
         if class_ is None:
-            class_ = self._classes[priority] = Class()
+            class_ = self._classes[priority] = Class(self._floor(priority))
             self._order = sorted(self._classes.items())
         flow = class_.flows.get(tenant)
         if flow is None:
@@ -129,7 +131,7 @@ class Fair(Generic[T]):
         above = False
         for _, class_ in self._order:
             if above and class_.turns:
-                class_.credit += self._floor
+                class_.credit += class_.floor
             above = above or bool(class_.turns) or class_ is served
         served.credit = max(0.0, served.credit - 1.0)
 
