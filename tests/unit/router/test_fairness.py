@@ -6,7 +6,7 @@ import tracemalloc
 from collections import Counter, deque
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailfleet_router.decisions.shaping.fairness import Fair, jain
@@ -32,6 +32,7 @@ def taken(fair: Fair[Item], count: int) -> list[Item]:
     return [item for item in (fair.next() for _ in range(count)) if item is not None]
 
 
+@settings(deadline=None)
 @given(whole, st.integers(0, 60), st.integers(1, 60))
 def test_over_any_window_a_backlogged_tenant_gets_its_share_within_one_quantum(
     weight: dict[str, float], start: int, length: int
@@ -43,14 +44,16 @@ def test_over_any_window_a_backlogged_tenant_gets_its_share_within_one_quantum(
         assert abs(got[tenant] - length * own / sum(weight.values())) <= own + 1e-9
 
 
+@settings(deadline=None)
 @given(weights)
 def test_weights_that_are_no_whole_numbers_hold_in_the_long_run(weight: dict[str, float]) -> None:
     got = Counter(tenant for tenant, _, _ in taken(backlogged(weight, 700), 600))
     assert sum(got.values()) == 600
     for tenant, own in weight.items():
-        assert abs(got[tenant] - 600 * own / sum(weight.values())) <= own + 2
+        assert abs(got[tenant] - 600 * own / sum(weight.values())) <= own + len(weight)
 
 
+@settings(deadline=None)
 @given(whole, st.integers(0, 50), st.sampled_from((20, 300)))
 def test_a_newcomer_waits_at_most_one_round_however_deep_the_others_are(
     weight: dict[str, float], start: int, deep: int
@@ -62,6 +65,7 @@ def test_a_newcomer_waits_at_most_one_round_however_deep_the_others_are(
     assert ("new", 0, 0) in before
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(1, 80), st.sampled_from((0.1, 0.25)))
 def test_a_lower_priority_gets_its_floor_and_the_highest_the_rest(start: int, length: int, floor: float) -> None:
     fair: Fair[Item] = Fair(floor=lambda _: floor)
@@ -87,9 +91,10 @@ def test_a_lower_priority_has_all_turns_when_the_higher_have_nothing_and_saves_n
 
 operations = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), st.sampled_from("abc"), st.integers(0, 2)),
+        st.tuples(st.just("add"), st.sampled_from("aab"), st.integers(0, 1)),
+        st.tuples(st.just("add"), st.just("a"), st.just(0)),
         st.tuples(st.just("next"), st.just(""), st.just(0)),
-        st.tuples(st.just("put back"), st.just(""), st.just(0)),
+        st.tuples(st.just("next, put back"), st.just(""), st.just(0)),
         st.tuples(st.just("remove"), st.sampled_from("abc"), st.just(0)),
         st.tuples(st.just("kill"), st.sampled_from("abc"), st.integers(0, 2)),
     ),
@@ -97,12 +102,12 @@ operations = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(operations)
 def test_nothing_is_lost_repeated_or_overtaken_by_its_own_tenant(script: list[tuple[str, str, int]]) -> None:
     dead: set[Item] = set()
     fair: Fair[Item] = Fair(weight=lambda tenant: 1.0 + "abc".index(tenant), live=lambda item: item not in dead)
     waiting: dict[tuple[str, int], deque[Item]] = {(t, p): deque() for t in "abc" for p in range(3)}
-    last: Item | None = None
 
     def expect(item: Item | None) -> None:
         if item is None:
@@ -121,12 +126,12 @@ def test_nothing_is_lost_repeated_or_overtaken_by_its_own_tenant(script: list[tu
             fair.add(item, tenant, priority)
             waiting[tenant, priority].append(item)
         elif what == "next":
-            last = fair.next()
-            expect(last)
-        elif what == "put back" and last is not None:
-            fair.put_back(last, last[0], last[1])
-            waiting[last[:2]].appendleft(last)
-            last = None
+            expect(fair.next())
+        elif what == "next, put back":
+            expect(last := fair.next())
+            if last is not None:
+                fair.put_back(last, last[0], last[1])
+                waiting[last[:2]].appendleft(last)
         elif what == "remove":
             removed = fair.remove(tenant)
             # Of the dead ones some may have been met already.
@@ -173,6 +178,7 @@ def test_jains_index_is_one_for_equal_shares_and_one_nth_for_a_monopoly(shares: 
     assert jain(shares) == pytest.approx(index)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.001, 1e6), min_size=1, max_size=20), st.floats(0.01, 100))
 def test_jains_index_is_bounded_and_does_not_depend_on_the_unit(shares: list[float], unit: float) -> None:
     assert 1 / len(shares) - 1e-9 <= jain(shares) <= 1 + 1e-9

@@ -119,21 +119,20 @@ class Round(NamedTuple):
     """The new granter's."""
 
 
-bits = st.integers(0, 15)
 half = CLOCK_SECONDS / 2
 clocks = st.sampled_from((-half, 0.0, half))
 rounds = st.builds(
     Round,
-    st.sampled_from((PERIOD_SECONDS, PERIOD_SECONDS, PERIOD_SECONDS, 1.0, TERM_SECONDS, 40.0)),
-    bits,
-    st.sampled_from((15, 15, 15, 7, 9, 0)),
-    st.sampled_from((15, 15, 15, 5, 10, 1, 0)),
+    st.sampled_from((PERIOD_SECONDS, PERIOD_SECONDS, 1.0, 3.0, TERM_SECONDS)),
+    st.sampled_from((1, 2, 4, 8, 12, 15, 0)),
+    st.sampled_from((15, 15, 7, 9, 0)),
+    st.sampled_from((15, 15, 3, 12, 5, 10, 14)),
     st.sampled_from(("lands", "lands", "lands", "late", "lost")),
-    st.sampled_from(("no", "no", "no", "no", "reads", "cautious")),
+    st.sampled_from(("no", "no", "reads", "cautious")),
     st.sampled_from((0, 0, 1, 2)),
     clocks,
 )
-stories = st.tuples(st.tuples(clocks, clocks, clocks, clocks), st.lists(rounds, min_size=1, max_size=12))
+stories = st.tuples(st.tuples(clocks, clocks, clocks, clocks), st.lists(rounds, min_size=1, max_size=9))
 
 
 def demanded(story: Round) -> dict[str, float]:
@@ -162,7 +161,7 @@ def lived(limit: Limit, offsets: tuple[float, ...], script: list[Round]) -> Worl
     return world
 
 
-@settings(max_examples=300)
+@settings(max_examples=150, deadline=None)
 @given(stories, st.sampled_from((0.7, 40.0)))
 def test_no_window_admits_more_than_rate_and_burst_whatever_happens_to_granters_and_records(
     story: tuple[tuple[float, ...], list[Round]], rate: float
@@ -176,7 +175,7 @@ def test_no_window_admits_more_than_rate_and_burst_whatever_happens_to_granters_
             assert inside <= rate * (at - world.admitted[first][0]) + most + 1e-6
 
 
-@settings(max_examples=200)
+@settings(max_examples=100, deadline=None)
 @given(stories, st.sampled_from((2.0, 3.0, 20.0)))
 def test_a_concurrency_in_force_is_never_more_than_its_limit_and_whole(
     story: tuple[tuple[float, ...], list[Round]], units: float
@@ -192,6 +191,7 @@ def seen_by(granter: Granter) -> float:
     return sum(leases.in_force(granter).values())
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(demand, st.sampled_from((1.0, 5.0, 6.0, 12.0)), st.sampled_from((2.0, 9.0))), max_size=12))
 def test_a_limit_that_was_lowered_holds_after_one_term(
     script: list[tuple[dict[str, float], float, float]],
@@ -209,6 +209,7 @@ def test_a_limit_that_was_lowered_holds_after_one_term(
 positive = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0, 50) | st.just(math.inf), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(positive, st.floats(0.01, 100))
 def test_a_rate_is_divided_wholly_nobody_starves_and_nobody_is_short_while_another_has_more_than_he_asks_for(
     demands: dict[str, float], total: float
@@ -224,6 +225,7 @@ def test_a_rate_is_divided_wholly_nobody_starves_and_nobody_is_short_while_anoth
             assert share >= max(shares.values()) * (1 - 1e-6)
 
 
+@settings(deadline=None)
 @given(positive, st.integers(0, 40), st.integers(0, 9))
 def test_units_are_divided_wholly_and_each_holder_has_one_if_there_are_enough(
     demands: dict[str, float], total: int, turn: int
@@ -282,6 +284,13 @@ def test_a_granter_that_read_everything_goes_on_at_once_with_what_is_left() -> N
     assert sum(lease.share for lease in more) < 1e-6
     _, more = leases.grant(new, Limit(6.0), {"a": 9.0, "b": 9.0}, NOW + 1)
     assert {lease.holder: round(lease.share, 6) for lease in more} == {"a": 3.0, "b": 3.0}
+
+
+def test_of_a_holders_leases_the_largest_counts_until_it_has_ended() -> None:
+    many = (Lease("a", 9.0, NOW + 5, 1, 1), Lease("a", 1.0, NOW + 10, 1, 2))
+    granter = leases.adopt(2, many)
+    assert sum(lease.share for lease in leases.grant(granter, Limit(10.0), {"b": 99.0}, NOW + 4.9)[1]) <= 1.0
+    assert sum(lease.share for lease in leases.grant(granter, Limit(10.0), {"b": 99.0}, NOW + 5)[1]) > 8.9
 
 
 def test_a_lease_of_a_zombie_is_nobodys() -> None:

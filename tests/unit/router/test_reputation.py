@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailfleet_core.model import wire
@@ -92,12 +92,14 @@ big = st.dictionaries(st.integers(19_990, 20_003), days, max_size=5).map(
 instants = st.floats(NOON - 3 * DAY, NOON + 3 * DAY)
 
 
+@settings(deadline=None)
 @given(big, instants)
 def test_a_score_is_between_0_and_100_and_what_is_acted_upon_never_below_it(counts: Counts, now: float) -> None:
     reading = rep.score(counts, now)
     assert 0.0 <= reading.score <= reading.acting <= 100.0
 
 
+@settings(deadline=None)
 @given(big, instants, st.sampled_from((BLOCKED, COMPLAINED)))
 def test_a_complaint_or_a_block_reply_never_raises_the_score(counts: Counts, now: float, kind: int) -> None:
     before, after = rep.score(counts, now), rep.score(rep.observe(counts, kind, now), now)
@@ -105,6 +107,7 @@ def test_a_complaint_or_a_block_reply_never_raises_the_score(counts: Counts, now
     assert after.acting <= before.acting + 1e-9
 
 
+@settings(deadline=None)
 @given(histories, st.floats(0, 10 * DAY), st.floats(0, 10 * DAY))
 def test_silence_moves_a_score_towards_neutral_and_never_away(
     history: list[tuple[int, float, int]], one: float, more: float
@@ -113,6 +116,7 @@ def test_silence_moves_a_score_towards_neutral_and_never_away(
     assert rep.score(counts, now + one).score <= rep.score(counts, now + one + more).score + 1e-9
 
 
+@settings(deadline=None)
 @given(histories)
 def test_nothing_is_left_of_what_is_older_than_a_week(history: list[tuple[int, float, int]]) -> None:
     counts, now = lived(history)
@@ -136,6 +140,7 @@ def test_ten_thousand_answers_push_out_what_was_before_them() -> None:
     assert reading.rates[1] == pytest.approx(math.exp(-3), abs=0.005)
 
 
+@settings(deadline=None)
 @given(histories, st.sampled_from((-3 * DAY, -HOUR, HOUR, 3 * DAY)))
 def test_a_clock_that_is_wrong_for_one_answer_and_right_again_changes_nothing_else(
     history: list[tuple[int, float, int]], jump: float
@@ -149,6 +154,7 @@ def test_a_clock_that_is_wrong_for_one_answer_and_right_again_changes_nothing_el
         assert jumped.weights[kind] == pytest.approx(straight.weights[kind])
 
 
+@settings(deadline=None)
 @given(big, instants, instants)
 def test_a_clock_that_goes_back_does_not_improve_a_score(counts: Counts, one: float, other: float) -> None:
     now, back = max(one, other), min(one, other)
@@ -157,6 +163,7 @@ def test_a_clock_that_goes_back_does_not_improve_a_score(counts: Counts, one: fl
         assert rep.score(past, back).score <= rep.score(past, now).score + 1e-9
 
 
+@settings(deadline=None)
 @given(st.lists(kinds, max_size=9))
 def test_nine_answers_or_two_complaints_change_no_state(some: list[int]) -> None:
     counts, now = lived([(kind, 0.0, 1) for kind in some if kind != COMPLAINED])
@@ -166,6 +173,7 @@ def test_nine_answers_or_two_complaints_change_no_state(some: list[int]) -> None
     assert decision.reading.acting == 100.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), kinds, gaps), max_size=30))
 def test_counting_one_key_does_not_touch_another_however_they_are_interleaved(
     events: list[tuple[bool, int, float]],
@@ -184,6 +192,7 @@ def test_counting_one_key_does_not_touch_another_however_they_are_interleaved(
         assert book[key] == counts
 
 
+@settings(deadline=None)
 @given(big, big, big, instants)
 def test_merging_is_commutative_and_associative(one: Counts, two: Counts, three: Counts, now: float) -> None:
     assert rep.merge(one, two) == rep.merge(two, one)
@@ -192,6 +201,7 @@ def test_merging_is_commutative_and_associative(one: Counts, two: Counts, three:
     assert rep.merge(one, Counts()) == one == rep.total((one,))
 
 
+@settings(deadline=None)
 @given(histories, st.integers(0, 12))
 def test_partitions_that_share_a_history_count_what_one_would(history: list[tuple[int, float, int]], cut: int) -> None:
     whole, now = lived(history)
@@ -208,6 +218,7 @@ def test_partitions_that_share_a_history_count_what_one_would(history: list[tupl
     assert rep.score(rep.merge(first, second), now).score == pytest.approx(rep.score(whole, now).score)
 
 
+@settings(deadline=None)
 @given(big, instants)
 def test_counts_standing_and_decision_survive_the_topic(counts: Counts, now: float) -> None:
     standing, decision = rep.judge(Standing(), counts, now)
@@ -260,6 +271,7 @@ def test_a_complaint_or_a_block_reply_starts_the_clean_time_anew(kind: int) -> N
     assert judged(counts, NOON + 5 * HOUR, 6.5 * HOUR, sick).state == GOOD
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from((-3 * DAY, 0.0, 60.0, 3 * DAY)), max_size=20))
 def test_a_jumping_clock_ends_no_quarantine(jumps: list[float]) -> None:
     standing, now = Standing(QUARANTINE, 0.0, NOON), NOON
@@ -277,6 +289,7 @@ def test_a_listed_source_is_quarantined_whatever_its_score() -> None:
     assert still.state == QUARANTINE
 
 
+@settings(deadline=None)
 @given(big, instants, st.integers(0, 3), st.floats(0, 8 * HOUR))
 def test_no_state_is_left_for_a_better_one_without_its_margin(
     counts: Counts, now: float, state: int, clean: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailfleet_router.decisions.shaping.selection import (
@@ -53,6 +53,7 @@ def waited(found: Choice | Wait) -> Wait:
     return found
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(requests, pools, overflows, st.floats(0, 2000)), max_size=25))
 def test_no_source_is_chosen_that_must_not_send_and_every_wait_says_until_when_why_and_by_whom(
     script: list[tuple[Request, list[Option], list[Option], float]],
@@ -78,6 +79,7 @@ def test_no_source_is_chosen_that_must_not_send_and_every_wait_says_until_when_w
             probes[found.source] = now
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(0.5, 5), st.sampled_from((10, 100, 1000, UNLIMITED)), st.floats(40, 100)),
@@ -96,6 +98,7 @@ def test_over_many_turns_each_source_gets_its_share(found: list[tuple[float, int
         assert abs(got[source] - turns * weight / sum(weights.values())) <= len(pool)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(requests, pools, overflows, st.floats(0, 2000)), max_size=15))
 def test_the_same_history_gives_the_same_choices(
     script: list[tuple[Request, list[Option], list[Option], float]],
@@ -113,6 +116,7 @@ def test_the_same_history_gives_the_same_choices(
 TWO = (Option("a"), Option("b"))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 60), max_size=14))
 def test_a_tenant_keeps_its_source_for_a_quarter_of_an_hour(gaps: list[float]) -> None:
     selector, now = Selector("site"), NOW

@@ -6,7 +6,7 @@ from collections import Counter
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailfleet_router.decisions.shaping import warmup
@@ -31,43 +31,42 @@ def day_of(state: State, **told: int) -> State:
 
 
 # --- the cap -----------------------------------------------------------------------------------------------------
-steps = st.one_of(
-    st.tuples(
-        st.just("clock"),
-        st.sampled_from((1.0, 600.0, 3600.0, 20_000.0, 86_400.0, -5.0, -4000.0, 3.0 * DAY, -3.0 * DAY)),
-    ),
-    st.tuples(st.just("reserve"), st.floats(0, 15)),
-    st.tuples(st.just("take"), st.floats(1, 20)),
-    st.tuples(st.just("give back"), st.just(0.0)),
-    st.tuples(st.just("release"), st.just(0.0)),
-    st.tuples(st.just("takeover"), st.just(0.0)),
-    st.tuples(st.sampled_from(("delivered", "deferred", "complaints", "blocks")), st.floats(1, 40)),
+operations = st.one_of(
+    st.tuples(st.just("send"), st.integers(1, 12)),
+    st.tuples(st.just("send"), st.integers(1, 12)),
+    st.tuples(st.just("reserve"), st.integers(1, 12)),
+    st.tuples(st.sampled_from(("take", "give back", "release", "takeover")), st.integers(1, 12)),
+    st.tuples(st.sampled_from(("delivered", "deferred", "complaints", "blocks")), st.integers(1, 40)),
 )
+gaps = st.sampled_from((0, 600, HOUR, HOUR, -HOUR, -HOUR, 6 * HOUR, DAY, 3 * DAY, -3 * DAY))
 
 
-@given(st.lists(steps, max_size=80), st.integers(0, 3))
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.tuples(gaps, operations), max_size=50), st.integers(0, 3))
 def test_no_day_and_no_hour_sees_more_than_its_share_whatever_happens(
-    script: list[tuple[str, float]], stage: int
+    script: list[tuple[int, tuple[str, int]]], stage: int
 ) -> None:
-    now: float = MIDNIGHT
+    now = MIDNIGHT
     state = durable = State(stage, MIDNIGHT // DAY, MIDNIGHT // HOUR)
     block = warmup.Block(0, state.hour, state.day)
     days: Counter[int] = Counter()
     hours: Counter[int] = Counter()
-    taken = 0
-    for what, amount in script:
-        if what == "clock":
-            now = max(0.0, now + amount)
-        elif what == "reserve":
+    taken, granted = 0, stage
+    for gap, (what, amount) in script:
+        now += gap
+        state, _ = warmup.turn(state, SMALL, now)
+        if what in ("reserve", "send"):
             state = warmup.release(state, block)
-            state, block = warmup.reserve(state, SMALL, now, int(amount))
-            durable, taken = state, 0
-        elif what == "take":
-            for _ in range(int(amount)):
+            state, block = warmup.reserve(state, SMALL, now, amount)
+            durable, taken, granted = state, 0, state.stage
+        if what in ("take", "send"):
+            for _ in range(amount):
                 if less := warmup.take(block, now):
                     block, taken = less, taken + 1
                     days[int(now // DAY)] += 1
                     hours[int(now // HOUR)] += 1
+                    assert days[int(now // DAY)] <= SMALL.cap(granted)
+                    assert hours[int(now // HOUR)] <= SMALL.hour_cap(granted)
         elif what == "give back" and taken and int(now // HOUR) == block.hour:
             block, taken = warmup.give_back(block), taken - 1
             days[int(now // DAY)] -= 1
@@ -78,15 +77,12 @@ def test_no_day_and_no_hour_sees_more_than_its_share_whatever_happens(
         elif what == "takeover":
             state, block, taken = durable, block._replace(left=0), 0
         elif what in ("delivered", "deferred", "complaints", "blocks"):
-            state = warmup.settled(state, what, int(amount))
-        state, _ = warmup.turn(state, SMALL, now)
+            state = warmup.settled(state, what, amount)
         assert 0 <= state.stage <= len(SMALL.day_caps)
         assert state.sent >= 0
-        if state.stage < len(SMALL.day_caps):
-            assert days[state.day] <= SMALL.cap(state.stage)
-            assert hours[state.hour] <= SMALL.hour_cap(state.stage)
 
 
+@settings(deadline=None)
 @given(st.sampled_from((-3.0 * DAY, -1.0, 3.0 * DAY)), st.integers(0, 23))
 def test_a_clock_that_steps_by_three_days_and_back_grants_nothing_twice_and_stalls_no_longer_than_that(
     jump: float, hour: int
@@ -137,6 +133,20 @@ def test_what_an_hour_left_over_the_day_gets_back() -> None:
     assert warmup.give_back(taken) == block
 
 
+def test_a_clock_that_went_back_an_hour_finds_nothing_until_it_is_there_again() -> None:
+    state, _ = warmup.reserve(warmup.start(MIDNIGHT), CONSERVATIVE, MIDNIGHT + 2 * HOUR, 40)
+    found = warmup.allowance(state, CONSERVATIVE, MIDNIGHT + HOUR)
+    assert (found.messages, found.until) == (0, MIDNIGHT + 2 * HOUR)
+    assert warmup.reserve(state, CONSERVATIVE, MIDNIGHT + HOUR, 5)[1].left == 0
+
+
+def test_what_is_left_of_an_hour_is_not_given_to_another() -> None:
+    state, first = warmup.reserve(warmup.start(MIDNIGHT), CONSERVATIVE, MIDNIGHT, 40)
+    state, _ = warmup.reserve(state, CONSERVATIVE, MIDNIGHT + HOUR, 40)
+    state = warmup.release(state, first)
+    assert (state.sent, state.sent_hour) == (40, 40)
+
+
 def test_before_its_turn_a_day_grants_nothing() -> None:
     assert warmup.allowance(warmup.start(MIDNIGHT), SMALL, MIDNIGHT + DAY).messages == 0
 
@@ -178,6 +188,7 @@ def test_three_idle_days_cost_a_stage_and_thirty_all(days: int, stage: int) -> N
     assert state.stage == stage
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 12), max_size=12))
 def test_idle_days_cost_the_same_however_often_the_turn_is_made(gaps: list[int]) -> None:
     state = once = State(20, 20_000, 20_000 * 24, sent=10**7)

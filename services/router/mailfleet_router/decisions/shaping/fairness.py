@@ -119,8 +119,8 @@ class Fair(Generic[T]):
         for _, class_ in self._order:
             self._skip_empty(class_)
             if not class_.turns:
-                class_.credit = 0.0
-            elif top is None:
+                continue
+            if top is None:
                 top = class_
             elif class_.credit >= 1.0:
                 return class_

@@ -210,8 +210,8 @@ def _divide_whole(total: int, demands: Mapping[str, float], turn: int) -> dict[s
     added = _whole(left, wants)
     left -= sum(added.values())
     each, odd = divmod(left, len(order))
-    busiest = sorted(order, key=lambda holder: (-demands[holder], holder))
-    return {holder: shares[holder] + added[holder] + each + (busiest.index(holder) < odd) for holder in order}
+    busiest = set(sorted(order, key=lambda holder: (-demands[holder], holder))[:odd])
+    return {holder: shares[holder] + added[holder] + each + (holder in busiest) for holder in order}
 
 
 def _whole(amount: int, wants: Mapping[str, float]) -> dict[str, int]:

@@ -28,7 +28,7 @@ from mailfleet_router.decisions.shaping.values import Citation
 
 CITATIONS = (
     Citation(
-        url="https://github.com/awsdocs/amazon-ses-developer-guide/blob/master/doc-source/faqs-enforcement.md",
+        url="https://github.com/awsdocs/amazon-ses-developer-guide/blob/b90099e5927b5680ff0352f9661f97ca1eb1d081/doc-source/faqs-enforcement.md",
         date="2026-11-22",
     ),
     Citation(url="https://support.google.com/a/answer/81126", date="2026-11-22"),

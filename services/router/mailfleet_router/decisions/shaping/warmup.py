@@ -79,7 +79,7 @@ CONSERVATIVE = Plan(
         5_000_000, 6_000_000, 7_500_000, 10_000_000,
     ),
     citation=Citation(
-        url="https://github.com/SparkPost/support-docs/blob/main/content/docs/user-guide/automated-ip-warmup.md",
+        url="https://github.com/SparkPost/support-docs/blob/003c99996b6fc814f763371c7a44245405dd39e9/content/docs/user-guide/automated-ip-warmup.md",
         date="2026-11-22",
     ),
 )  # fmt: skip
