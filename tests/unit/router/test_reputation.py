@@ -163,6 +163,12 @@ def test_a_clock_that_goes_back_does_not_improve_a_score(counts: Counts, one: fl
         assert rep.score(past, back).score <= rep.score(past, now).score + 1e-9
 
 
+def test_what_was_seen_while_the_clock_was_ahead_weighs_no_more_for_it() -> None:
+    counts = rep.observe(Counts(), BLOCKED, NOON + 3 * DAY)
+    assert rep.score(counts, NOON).weights[BLOCKED] == pytest.approx(1.0)
+    assert rep.score(counts, NOON + 5 * DAY).weights[BLOCKED] == pytest.approx(0.25)
+
+
 @settings(deadline=None)
 @given(st.lists(kinds, max_size=9))
 def test_nine_answers_or_two_complaints_change_no_state(some: list[int]) -> None:
