@@ -103,7 +103,7 @@ def test_later_kumomta_files_are_put_over_earlier_ones():
 
 
 def test_what_is_not_toml_is_refused():
-    with pytest.raises(PolicyError, match="0[.]toml: not TOML"):
+    with pytest.raises(PolicyError, match="not TOML"):
         kumomta("[")
 
 

@@ -1,7 +1,7 @@
 """Which limits apply."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailfleet_router.decisions.shaping import limits
@@ -40,6 +40,7 @@ def policy(*several):
     return Traffic(version=1, limits=several)
 
 
+@settings(max_examples=50, deadline=None)
 @given(policies, facts)
 def test_in_each_limit_the_first_case_that_matches_counts_and_no_other(traffic, some):
     found = {limit.limit_number: limit for limit in Limits(traffic).effective(some)}
@@ -48,6 +49,7 @@ def test_in_each_limit_the_first_case_that_matches_counts_and_no_other(traffic, 
         assert (found[index].case_number if index in found else None) == first
 
 
+@settings(max_examples=50, deadline=None)
 @given(policies, st.lists(facts, min_size=1, max_size=8))
 def test_what_is_remembered_is_what_would_be_found_anew(traffic, several):
     remembering = Limits(traffic)
@@ -55,6 +57,7 @@ def test_what_is_remembered_is_what_would_be_found_anew(traffic, several):
         assert remembering.effective(some) == Limits(traffic).effective(some)
 
 
+@settings(max_examples=50, deadline=None)
 @given(policies, facts)
 def test_the_least_of_each_quantity_decides(traffic, some):
     applied = Limits(traffic).effective(some)

@@ -145,8 +145,9 @@ class _Dumper(yaml.SafeDumper):
         return True
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        # Between single quotes PyYAML writes the rarer line breaks as they are, and folds them when it reads.
-        style = '"' if _BREAKS.search(data) else None
+        # Between single quotes PyYAML writes the rarer line breaks as they are, and folds them when it reads;
+        # and what only others take for a number it would not quote.
+        style = '"' if _BREAKS.search(data) or _JSON_ONLY.match(data) else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 

@@ -53,7 +53,7 @@ class Case(Spec, frozen=True, kw_only=True):
     """One case of a limit: the values for what `if` matches. A value that is not given is no limit."""
 
     when: Annotated[Match, _doc("What the case is for; without it, everything.", {"provider": ["yahoo"]})] = (
-        msgspec.field(name="if", default_factory=Match)
+        msgspec.field(name="if", default=Match())
     )
     message_rate: Annotated[Rate | None, _doc("Messages per time.", "100/m")] = None
     burst: Annotated[
