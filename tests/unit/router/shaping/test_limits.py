@@ -1,7 +1,7 @@
 """Which limits apply."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mailfleet_router.decisions.shaping import limits
@@ -69,9 +69,19 @@ def test_the_least_of_each_quantity_decides(traffic, some):
 
 
 @given(st.lists(st.text(max_size=6), min_size=2, max_size=4), st.lists(st.text(max_size=6), min_size=2, max_size=4))
+@example(["a|b", "c"], ["a", "b|c"])
+@example(["a%7C", "c"], ["a|", "c"])
 def test_counters_of_different_things_have_different_keys(one, other):
     same = [part.lower() for part in one] == [part.lower() for part in other]
     assert (counter_key(one[0], one[1:]) == counter_key(other[0], other[1:])) == same
+
+
+def test_the_burst_is_that_of_the_least_message_rate():
+    fast = Limit(name="fast", cases=(Case(message_rate="10/s", burst=50),))
+    slow = Limit(name="slow", cases=(Case(message_rate="60/m"),))
+    for several in ((fast, slow), (slow, fast)):
+        values = least(Limits(policy(*several)).effective(Facts()))
+        assert (values.message_rate, values.burst) == (1.0, 1.0)
 
 
 def test_a_changed_value_keeps_the_counter():
