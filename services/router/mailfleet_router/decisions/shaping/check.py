@@ -1,0 +1,240 @@
+"""What is wrong with a policy although it can be read: contradictions, cases that never match, words that nobody knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, combinations
+from typing import NamedTuple
+
+from mailfleet_router.decisions.shaping.limits import SENDERS, weight
+from mailfleet_router.decisions.shaping.policy_file import Place, Policy, dotted, nearest
+from mailfleet_router.decisions.shaping.schema import QUANTITIES, Case, Limit, Traffic
+from mailfleet_router.decisions.shaping.values import FIELDS, Match, fits, rate_per_second, seconds
+
+ERROR, WARNING = "error", "warning"
+
+
+class Known(NamedTuple):
+    """The names that the settings know; None: not known here, and so not looked at."""
+
+    streams: frozenset[str] | None = None
+    pools: frozenset[str] | None = None
+    sources: frozenset[str] | None = None
+    tenants: frozenset[str] | None = None
+
+
+class Finding(NamedTuple):
+    """Something that is wrong. An `error` never does what its author meant, a `warning` may not."""
+
+    severity: str
+    place: Place
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.severity}: {self.text}"
+
+
+NOTHING_KNOWN = Known()
+
+
+def check(policy: Policy, known: Known = NOTHING_KNOWN) -> tuple[Finding, ...]:
+    """All findings, in the order of the sections."""
+    return (
+        *_providers(policy),
+        *_limits(policy, known),
+        *_ladders(policy, known),
+        *_pools(policy, known),
+        *_streams(policy, known),
+    )
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Does the pattern `wide` fit everything that `narrow` fits?"""
+    wide, narrow = wide.lower(), narrow.lower()
+    if wide in ("*", narrow):
+        return True
+    if narrow.startswith("*."):
+        return wide.startswith("*.") and narrow.endswith(wide[1:])
+    if narrow.endswith("*"):
+        return not wide.startswith("*.") and wide.endswith("*") and narrow[:-1].startswith(wide[:-1])
+    return fits(wide, narrow)
+
+
+def shadows(earlier: Match, later: Match) -> bool:
+    """Does `earlier` match everything that `later` matches, so that a case after it is never reached?"""
+    return all(
+        not wide or (narrow and all(any(covers(one, each) for one in wide) for each in narrow))
+        for wide, narrow in ((getattr(earlier, field), getattr(later, field)) for field in FIELDS)
+    )
+
+
+# --- providers ------------------------------------------------------------------------------------------------------------
+
+
+def _providers(policy: Policy) -> Iterator[Finding]:
+    providers = policy.traffic.providers
+    for index, provider in enumerate(providers):
+        for key in ("mx", "domains"):
+            yield from _patterns(policy, ("providers", index, key), getattr(provider, key))
+        if not provider.mx and not provider.domains:
+            place = policy.place("providers", index)
+            yield Finding(WARNING, place, f"provider {provider.name!r} has neither mx nor domains: nobody is it")
+    for (_, first), (index, second) in combinations(enumerate(providers), 2):
+        for key in ("mx", "domains"):
+            for one, other in _pairs(getattr(first, key), getattr(second, key)):
+                place = policy.place("providers", index, key)
+                yield from _overlap(place, (first.name, one), (second.name, other))
+
+
+def _pairs(first: tuple[str, ...], second: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    yield from ((one, other) for one in first for other in second if covers(one, other) or covers(other, one))
+
+
+def _overlap(place: Place, first: tuple[str, str], second: tuple[str, str]) -> Iterator[Finding]:
+    if first[1].lower() == second[1].lower():
+        text = f"{first[1]!r} is a pattern of both {first[0]!r} and {second[0]!r}; only one of them can be meant"
+        yield Finding(ERROR, place, text)
+    else:
+        longer = max(first, second, key=lambda provider: weight(provider[1]))
+        text = (
+            f"{first[1]!r} of {first[0]!r} and {second[1]!r} of {second[0]!r} overlap; the longer counts: {longer[0]!r}"
+        )
+        yield Finding(WARNING, place, text)
+
+
+def _patterns(policy: Policy, path: tuple[str | int, ...], patterns: Iterable[str]) -> Iterator[Finding]:
+    for index, pattern in enumerate(patterns):
+        inner = pattern.removeprefix("*.") if pattern.startswith("*.") else pattern.removesuffix("*")
+        why = (
+            "it is empty" if not pattern
+            else "`*` stands for the beginning (`*.x`) or the end (`x*`) only" if "*" in inner
+            else "it has a dot or a space at its end" if pattern != pattern.strip() or pattern.endswith(".")
+            else ""
+        )  # fmt: skip
+        if why:
+            yield Finding(ERROR, policy.place(*path, index), f"{pattern!r} can never match: {why}")
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------------
+
+
+def _limits(policy: Policy, known: Known) -> Iterator[Finding]:
+    for index, limit in enumerate(policy.traffic.limits):
+        path = ("limits", index)
+        if len(set(limit.per)) != len(limit.per):
+            yield Finding(WARNING, policy.place(*path, "per"), f"limit {limit.name!r} names a field of `per` twice")
+        for number, case in enumerate(limit.cases):
+            where = (*path, "cases", number)
+            yield from _unreachable(policy, where, limit, number)
+            yield from _contradictions(policy, where, case)
+            yield from _not_counted(policy, where, limit, case)
+            yield from _words(policy, (*where, "if"), case.when, known)
+
+
+def _unreachable(policy: Policy, path: tuple[str | int, ...], limit: Limit, number: int) -> Iterator[Finding]:
+    for earlier in range(number):
+        if shadows(limit.cases[earlier].when, limit.cases[number].when):
+            line = policy.place(*path[:-1], earlier)
+            text = f"{dotted(path)} can never match: case {earlier} ({line}) matches all that it does"
+            yield Finding(ERROR, policy.place(*path), text)
+            return
+
+
+def _contradictions(policy: Policy, path: tuple[str | int, ...], case: Case) -> Iterator[Finding]:
+    for name in QUANTITIES:
+        value = getattr(case, name)
+        if not case.suspend and (value == 0 or (isinstance(value, str) and not rate_per_second(value))):
+            text = f"{name} 0 lets nothing through, for ever; say `suspend: true` if that is meant"
+            yield Finding(ERROR, policy.place(*path, name), text)
+    if case.window is not None and case.concurrency is not None and case.concurrency > case.window:
+        text = f"{case.concurrency} connections are more than the window of {case.window} units can use"
+        yield Finding(WARNING, policy.place(*path, "concurrency"), text)
+    if case.burst is not None and case.message_rate is None:
+        yield Finding(WARNING, policy.place(*path, "burst"), "a burst without a message_rate does nothing")
+    if not case.suspend and all(getattr(case, name) is None for name in QUANTITIES):
+        text = f"{dotted(path)} sets nothing: what it matches is not limited here"
+        yield Finding(WARNING, policy.place(*path), text)
+
+
+def _not_counted(policy: Policy, path: tuple[str | int, ...], limit: Limit, case: Case) -> Iterator[Finding]:
+    given = [name for name in SENDERS if getattr(case, name) is not None]
+    if given and set(limit.per) != {"source", "site"}:
+        text = f"{given[0]} is kept for each source and site, whatever `per` says; write `per: [source, site]`"
+        yield Finding(WARNING, policy.place(*path, given[0]), text)
+
+
+def _words(policy: Policy, path: tuple[str | int, ...], match: Match, known: Known) -> Iterator[Finding]:
+    traffic = policy.traffic
+    words = {
+        "provider": frozenset(provider.name for provider in traffic.providers),
+        "stream": known.streams,
+        "pool": _pool_names(traffic, known),
+        "source": known.sources,
+        "tenant": known.tenants,
+    }
+    for field in FIELDS:
+        yield from _patterns(policy, (*path, field), getattr(match, field))
+        for index, pattern in enumerate(getattr(match, field)):
+            there = words.get(field)
+            if there is not None and not any(fits(pattern, word) for word in there):
+                text = f"there is no {field} {pattern!r}{nearest(pattern, tuple(there))}"
+                yield Finding(ERROR, policy.place(*path, field, index), text)
+
+
+# --- the other sections ------------------------------------------------------------------------------------------------
+
+
+def _ladders(policy: Policy, known: Known) -> Iterator[Finding]:
+    for index, ladder in enumerate(policy.traffic.ladders):
+        path = ("ladders", index)
+        yield from _unknown(policy, (*path, "stream"), "stream", ladder.stream, known.streams)
+        life, waits = seconds(ladder.expire), [seconds(wait) for wait in ladder.retry]
+        if not waits:
+            yield Finding(ERROR, policy.place(*path, "retry"), f"the ladder of {ladder.stream!r} has no waits")
+        late = next((number for number, due in enumerate(accumulate(waits)) if due >= life), None)
+        if late is not None:
+            text = f"wait {late + 1} ({ladder.retry[late]}) ends after the mail has expired ({ladder.expire})"
+            yield Finding(WARNING if late else ERROR, policy.place(*path, "retry", late), text)
+        if seconds(ladder.delay_dsn) >= life:
+            text = f"the delay is told after {ladder.delay_dsn}, when the mail has expired ({ladder.expire})"
+            yield Finding(WARNING, policy.place(*path, "delay_dsn"), text)
+
+
+def _pools(policy: Policy, known: Known) -> Iterator[Finding]:
+    pools = {pool.name: pool for pool in policy.traffic.pools}
+    order = tuple(pools)
+    for index, pool in enumerate(policy.traffic.pools):
+        path = ("pools", index)
+        for number, member in enumerate(pool.sources):
+            yield from _unknown(policy, (*path, "sources", number, "source"), "source", member.source, known.sources)
+        names = _pool_names(policy.traffic, known)
+        if pool.overflow:
+            yield from _unknown(policy, (*path, "overflow"), "pool", pool.overflow, names)
+        way = [pool.name]
+        while (following := pools[way[-1]].overflow) in pools and following not in way:
+            way.append(following)
+        if following == pool.name == min(way, key=order.index):
+            text = f"the overflow goes round: {' → '.join([*way, pool.name])}"
+            yield Finding(ERROR, policy.place(*path, "overflow"), text)
+
+
+def _streams(policy: Policy, known: Known) -> Iterator[Finding]:
+    traffic = policy.traffic
+    for index, stream in enumerate(traffic.streams):
+        yield from _unknown(policy, ("streams", index, "name"), "stream", stream.name, known.streams)
+    if sum(stream.floor for stream in traffic.streams) > 1 + 1e-9:
+        yield Finding(ERROR, policy.place("streams"), "the floors of all streams together are more than 1")
+    for index, tenant in enumerate(traffic.tenants):
+        yield from _unknown(policy, ("tenants", index, "name"), "tenant", tenant.name, known.tenants)
+
+
+def _unknown(
+    policy: Policy, path: tuple[str | int, ...], kind: str, name: str, there: frozenset[str] | None
+) -> Iterator[Finding]:
+    if there is not None and name not in there:
+        yield Finding(ERROR, policy.place(*path), f"there is no {kind} {name!r}{nearest(name, tuple(there))}")
+
+
+def _pool_names(traffic: Traffic, known: Known) -> frozenset[str] | None:
+    own = frozenset(pool.name for pool in traffic.pools)
+    return None if known.pools is None else known.pools | own

@@ -1,0 +1,307 @@
+"""Reading and writing the traffic policy."""
+
+import json
+from importlib.resources import files
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mailfleet_core.model.site import PROVIDERS, site_name
+from mailfleet_router.decisions.shaping import policy_file
+from mailfleet_router.decisions.shaping.limits import provider_of
+from mailfleet_router.decisions.shaping.policy_file import Place, dump, from_data, over, read
+from mailfleet_router.decisions.shaping.schema import (
+    DURATION_PATTERN,
+    RATE_PATTERN,
+    Case,
+    Ladder,
+    Limit,
+    Pool,
+    Provider,
+    Stream,
+    Tenant,
+    Traffic,
+)
+from mailfleet_router.decisions.shaping.values import Citation, Match, PolicyError, rate_per_second, seconds
+
+SHIPPED = (files("mailfleet_router") / "policy" / "traffic.yaml").read_text(encoding="utf-8")
+
+EXAMPLE = """\
+version: 1
+providers:
+  - name: yahoo
+    mx: ["*.yahoodns.net"]
+limits:
+  - name: receivers
+    per: [source, site]
+    cases:
+      - if: {provider: [yahoo]}
+        message_rate: 100/m
+        concurrency: 5
+      - concurrency: 10
+"""
+
+
+def refusal(text):
+    with pytest.raises(PolicyError) as caught:
+        read(text, "traffic.yaml")
+    return str(caught.value)
+
+
+def said_by(action):
+    try:
+        action()
+    except PolicyError as error:
+        return str(error)
+    return "f: it is read"
+
+
+def test_a_policy_is_read_with_the_line_of_each_part():
+    policy = read(EXAMPLE, "traffic.yaml")
+    assert policy.traffic.limits[0].cases[0].message_rate == "100/m"
+    assert policy.place("limits", 0, "cases", 0, "concurrency") == Place("traffic.yaml", 11)
+    assert policy.place("limits", 0, "cases", 1) == Place("traffic.yaml", 12)
+    assert policy.place("limits", 0, "cases", 1, "burst") == Place("traffic.yaml", 12)
+    assert str(policy.place("nothing")) == "traffic.yaml:1"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("providers:", "provider:", "traffic.yaml:2: the policy has no key 'provider'; did you mean 'providers'?"),
+        ("concurrency: 5", "concurency: 5", ":11: limits[0].cases[0] has no key 'concurency'; did you mean 'concurrency'?"),
+        ("{provider: [yahoo]}", "{providr: [yahoo]}", ":9: limits[0].cases[0].if has no key 'providr'; did you mean 'provider'?"),
+        ("{provider: [yahoo]}", "{provider: yahoo}", ":9: limits[0].cases[0].if.provider is a list: write [yahoo]"),
+        ("[source, site]", "[source, sites]", ":7: limits[0].per[1]: 'sites' is not known here; did you mean 'site'?"),
+        ("100/m", "100", "traffic.yaml:10: limits[0].cases[0].message_rate: expected text or nothing, got a whole number"),
+        ("100/m", "100 a minute", ":10: limits[0].cases[0].message_rate: '100 a minute' is no rate: write messages and time"),
+        ("100/m", "5/0s", ":10: limits[0].cases[0].message_rate: '5/0s' is not written as it should be, such as 100/m"),
+        ("concurrency: 5", "concurrency: -5", ":11: limits[0].cases[0].concurrency: expected a whole number >= 0"),
+        ("concurrency: 5", "concurrency: many", ":11: limits[0].cases[0].concurrency: expected a whole number"),
+        ("concurrency: 5", "concurrency: true", ":11: limits[0].cases[0].concurrency: expected a whole number or nothing, got"),
+        ("concurrency: 5", "suspend: no", ":11: no is read as true or false by some and as text by others"),
+        ("[source, site]", "[source, no]", ":7: no is read as true or false by some and as text by others"),
+        ("concurrency: 5", "concurrency: 1:30", ":11: 1:30 is read as a whole number by some"),
+        ("concurrency: 5", "concurrency: 010", ":11: 010 is read as a whole number by some"),
+        ("concurrency: 5", "concurrency: 1_000", ":11: 1_000 is read as a whole number by some"),
+        ("concurrency: 5", "concurrency: .inf", ":11: .inf is read as a number by some"),
+        ("concurrency: 5", "message_rate: 1/s", ":11: limits[0].cases[0].message_rate is written twice; keep one"),
+        ("name: yahoo", "domains: []", "traffic.yaml:3: providers[0] needs the key 'name'"),
+        ("name: yahoo", "name: ''", "traffic.yaml:3: providers[0].name: it must not be empty"),
+        ("version: 1", "version: 2", "traffic.yaml:1: version: 2 is not known here (there are: 1)"),
+        ("version: 1", "base: none", "traffic.yaml:1: the policy needs the key 'version'"),
+        ("version: 1", "version: 1\nlimits:", "written twice"),
+        ("version: 1", "- version", "traffic.yaml:2: not YAML"),
+        ("concurrency: 5", "<<: {concurrency: 5}", ":11: `<<` is not read"),
+        ("concurrency: 5", "concurrency: !!python/name:os.system x", ":11: tags such as"),
+        ("concurrency: 5", "concurrency: !!int '5'", ":11: tags such as"),
+        ("cases:", "cases: !mine", ":8: tags such as"),
+        ("concurrency: 5", "5: 5", ":11: a key is text; put it in quotes"),
+        ("concurrency: 5", "? [a]\n        : 5", ":11: a key is text"),
+        ("[source, site]", "&x [source, *x]", ":7: not YAML: aliases are not read"),
+        ("concurrency: 5", "concurrency: \x01", "traffic.yaml: not YAML"),
+        ("version: 1", "version: 1\n---\nversion: 1", "traffic.yaml:2: not YAML"),
+        ("  - name: yahoo", "  - name: yahoo\n  - name: yahoo", "traffic.yaml:4: providers: there are two of the name 'yahoo'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_refused_with_its_line_and_what_to_write(old, new, said):
+    assert old in EXAMPLE
+    assert said in refusal(EXAMPLE.replace(old, new, 1))
+
+
+def test_an_empty_file_is_refused():
+    assert "a policy begins with `version: 1`" in refusal("# nothing\n")
+    assert "expected keys and values" in refusal("just text")
+
+
+def test_aliases_that_grow_or_hold_themselves_are_refused():
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+    assert "aliases are not read" in refusal(bomb)
+    assert "aliases are not read" in refusal("a: &a [*a]\n")
+
+
+def test_depth_and_size_are_bounded():
+    assert "levels deep" in refusal("reputation: " + "[" * 50_000)
+    assert "levels deep" in refusal("reputation: " + "{a: " * 500)
+    assert "are too many" in refusal("# " + "x" * policy_file.MAX_CHARACTERS)
+
+
+@settings(max_examples=150)
+@given(st.text(max_size=60) | st.text(alphabet="ab:-[]{}&*!'\"#%\n \t0/,?|>", max_size=60))
+def test_any_text_is_read_or_refused_and_nothing_else(text):
+    assert said_by(lambda: read("version: 1\nreputation:\n  x: " + text, "f")).startswith("f")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**17), 10**17) | st.text(max_size=8) | st.sampled_from([0.5, -2.25, 1e-9]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)  # fmt: skip
+
+
+@given(json_values)
+def test_any_value_in_place_of_the_policy_is_refused_in_words(value):
+    assert said_by(lambda: from_data(value, "f")).startswith("f: ")
+
+
+@given(
+    st.sampled_from(["providers", "limits", "ladders", "pools", "streams", "tenants", "rules", "reputation"]),
+    json_values,
+)
+def test_any_value_in_place_of_a_section_is_read_or_refused_in_words(section, value):
+    assert said_by(lambda: from_data({"version": 1, section: value}, "f")).startswith(
+        ("f: it is read", "f: " + section)
+    )
+
+
+texts = st.text(max_size=5) | st.sampled_from(
+    ["no", "on", "1:30", "~", "2026-11-22", "0x1f", "1e3", "=", "<<", "- a", "'", "#"]
+)
+names = texts.filter(bool)
+rates = st.from_regex(RATE_PATTERN, fullmatch=True)
+durations = st.from_regex(DURATION_PATTERN, fullmatch=True)
+citations = st.none() | st.builds(Citation, url=texts, date=texts)
+matches = st.builds(
+    Match, provider=st.lists(texts, max_size=2).map(tuple), domain=st.lists(texts, max_size=1).map(tuple)
+)
+
+
+def unique(strategy, key="name"):
+    return st.lists(strategy, max_size=2, unique_by=lambda item: getattr(item, key)).map(tuple)
+
+
+cases = st.builds(
+    Case, when=matches, message_rate=st.sampled_from([None, "100/m"]), suspend=st.booleans(), citation=citations
+)
+limits = st.builds(
+    Limit, name=names, per=st.sampled_from([(), ("site",)]), cases=st.lists(cases, max_size=2).map(tuple)
+)
+policies = st.builds(
+    Traffic,
+    version=st.just(1),
+    providers=unique(st.builds(Provider, name=names, mx=st.lists(texts, max_size=2).map(tuple))),
+    limits=unique(limits),
+    ladders=unique(st.builds(Ladder, stream=names, retry=st.just(("1m", "2m"))), "stream"),
+    reputation=st.dictionaries(texts, json_values, max_size=1),
+    pools=unique(st.builds(Pool, name=names, overflow=texts)),
+    streams=unique(st.builds(Stream, name=names, floor=st.sampled_from([0.0, 1e-7, 0.1, 1.0]))),
+    tenants=unique(st.builds(Tenant, name=names)),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(policies)
+def test_what_is_written_is_read_back_the_same(traffic):
+    assert read(dump(traffic), "f").traffic == traffic
+
+
+@settings(max_examples=20, deadline=None)
+@given(policies)
+def test_a_policy_survives_json(traffic):
+    assert from_data(json.loads(json.dumps(msgspec.to_builtins(traffic))), "f").traffic == traffic
+
+
+def test_json_text_is_read_as_well():
+    traffic = read(EXAMPLE, "f").traffic
+    assert read(json.dumps(msgspec.to_builtins(traffic)), "f").traffic == traffic
+    assert read('{"version": 1, "reputation": {"x": 1e-09, "y": 2E+5}}', "f").traffic.reputation == {
+        "x": 1e-9,
+        "y": 2e5,
+    }
+
+
+@given(rates)
+def test_every_text_that_the_schema_takes_for_a_rate_is_one(text):
+    assert rate_per_second(text) >= 0
+
+
+@given(durations)
+def test_every_text_that_the_schema_takes_for_a_duration_is_one(text):
+    assert seconds(text) >= 0
+
+
+def test_a_written_policy_is_easy_on_the_eye():
+    assert (
+        dump(read(EXAMPLE, "f").traffic)
+        == """\
+version: 1
+
+providers:
+- name: yahoo
+  mx: ['*.yahoodns.net']
+
+limits:
+- name: receivers
+  per: [source, site]
+  cases:
+  - if:
+      provider: [yahoo]
+    message_rate: 100/m
+    concurrency: 5
+  - {concurrency: 10}
+"""
+    )
+
+
+def test_an_own_policy_replaces_by_name_and_puts_what_is_new_first():
+    base = read("version: 1\nproviders:\n- name: a\n  mx: [a.x]\n- name: b\n  mx: [b.x]\nrules:\n- name: r\n", "base")
+    own = read("version: 1\nrules:\n- name: mine\nproviders:\n- name: b\n  mx: [c.x]\n- name: z\n", "own")
+    both = over(own, base)
+    assert [(p.name, p.mx) for p in both.traffic.providers] == [("z", ()), ("a", ("a.x",)), ("b", ("c.x",))]
+    assert [rule["name"] for rule in both.traffic.rules] == ["mine", "r"]
+    assert both.place("providers", 1, "mx") == Place("base", 4)
+    assert both.place("providers", 2, "mx") == Place("own", 6)
+    assert both.place("rules", 0) == Place("own", 3)
+    assert both.place("rules", 1) == Place("base", 8)
+
+
+def test_an_own_policy_may_stand_alone():
+    own = read("version: 1\nbase: none\n", "own")
+    assert over(own, read(SHIPPED, "shipped")) is own
+
+
+def test_nothing_over_the_shipped_policy_is_the_shipped_policy():
+    shipped = read(SHIPPED, "shipped")
+    assert over(read("version: 1", "own"), shipped).traffic == shipped.traffic
+
+
+def test_the_shipped_policy_names_sites_as_the_router_does():
+    shipped = read(SHIPPED, "traffic.yaml").traffic
+    for suffix, name in PROVIDERS:
+        host = f"mx1{suffix}"
+        assert provider_of(shipped.providers, [host]) == name == site_name([host])
+
+
+def test_each_shipped_number_bears_its_source():
+    shipped = read(SHIPPED, "traffic.yaml").traffic
+    for limit in shipped.limits:
+        for case in limit.cases:
+            assert case.citation
+            assert case.citation.url.startswith("http")
+            assert len(case.citation.date) == 10
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("gmail-smtp-in.l.google.com", "google"),
+        ("hotmail-com.olc.protection.outlook.com", "microsoft"),
+        ("example-com.mail.protection.outlook.com", "microsoft365"),
+        ("mx-aol.mail.gm0.yahoodns.net", "yahoo"),
+        ("mx01.mail.icloud.com", "apple"),
+        ("smtp-in.orange.fr", "orange"),
+        ("mx00.gmx.net", "united-internet"),
+        ("mx-ha02.web.de", "united-internet"),
+        ("163mx01.mxmail.netease.com", "netease"),
+        ("mxs.mail.ru", "mail-ru"),
+        ("mx1.free.fr", "free"),
+        ("in1-smtp.messagingengine.com", "fastmail"),
+        ("mx1.mail.yahoo.co.jp", "yahoo-japan"),
+        ("mfsmax.docomo.ne.jp", "docomo"),
+        ("mail.example.org", ""),
+    ],
+)
+def test_well_known_hosts_have_their_provider(host, name):
+    assert provider_of(read(SHIPPED, "traffic.yaml").traffic.providers, [host]) == name
