@@ -141,6 +141,11 @@ def test_of_several_sources_one_is_blocked_and_two_make_the_site_dead() -> None:
     assert standing(state, "c", 1130.0).kind == DEAD
 
 
+def test_two_blocked_sources_do_not_make_a_site_dead_that_answers_a_third() -> None:
+    state = fold(THREE_SOURCES, [*rounds("a", 3), Contact("c", 1040.0, 1041.0), *rounds("b", 3, 1050.0)])
+    assert [standing(state, source, 1080.0).kind for source in "abc"] == [BLOCKED, BLOCKED, ALIVE]
+
+
 def test_connections_that_fail_together_are_one_round() -> None:
     at_once = [Contact("a", 1000.0, 1005.0 + n / 10, BOTH) for n in range(20)]
     assert standing(fold(ONE_SOURCE, at_once), "a", 1010.0) == Standing(ALIVE, 0.0)
@@ -159,6 +164,11 @@ def test_the_waits_between_probes_double_to_fifteen_minutes() -> None:
         state = fold(ONE_SOURCE, [Contact("a", probe_at, probe_at + 1, BOTH)], state)
         waits.append(state.probe_at - probe_at - 1)
     assert waits == [120.0, 240.0, 480.0, 900.0, 900.0, 900.0]
+
+
+def test_what_was_under_way_when_a_site_died_does_not_put_off_its_probe() -> None:
+    state = fold(ONE_SOURCE, rounds("a", 3))
+    assert fold(ONE_SOURCE, [Contact("b", 1030.0, 1040.0, BOTH)], state).probe_at == state.probe_at
 
 
 def test_a_blocked_source_is_freed_by_its_own_answer_only() -> None:
