@@ -216,7 +216,16 @@ anything = st.one_of(
     numbers,
     st.builds(Clean, numbers, numbers),
     st.builds(
-        Hit, numbers, numbers, st.booleans(), st.text(max_size=3), st.text(), numbers, numbers, numbers, st.integers()
+        Hit,
+        numbers,
+        numbers,
+        st.booleans(),
+        st.text(max_size=3),
+        st.text(),
+        numbers,
+        numbers,
+        numbers,
+        st.integers(0, 10_000),
     ),
 )
 

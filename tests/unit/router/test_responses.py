@@ -160,6 +160,7 @@ def test_respect_wait_tells_the_wait_of_each_reply() -> None:
         ({"threshold": "5/soon"}, "no duration"),
         ({"ttl": "2"}, "no duration"),
         ({"to": Slowed(rate="fast")}, "no rate"),
+        ({"to": Slowed(concurrency=-1)}, "no number of connections"),
         ({"phase": ("later",)}, "no phase"),
         ({"effect": Effect.DISABLE_SOURCE}, "scope is source"),
     ],

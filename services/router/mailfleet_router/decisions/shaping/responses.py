@@ -272,6 +272,8 @@ def _compile(rule: ResponseRule) -> _Compiled:
 def _reading(rule: ResponseRule) -> Reading:
     if rule.effect is Effect.DISABLE_SOURCE and rule.scope is not Scope.SOURCE:
         raise PolicyError("disable_source takes the source from every site: its scope is source")
+    if not 0 <= rule.to.concurrency <= MAX_CONCURRENCY:
+        raise PolicyError(f"{rule.to.concurrency} is no number of connections: write 1 to {MAX_CONCURRENCY}")
     hits, window = _threshold(rule.threshold) if rule.threshold else (1, 3600.0)
     return Reading(
         rule=rule.name,
@@ -287,6 +289,7 @@ def _reading(rule: ResponseRule) -> Reading:
     )
 
 
+MAX_CONCURRENCY = 10_000
 MAX_HITS = 1000
 """The largest count of a threshold: so many instants are kept for it at most."""
 _CODE = re.compile(r"[2-5](?:\d\d|\dx|xx)\Z")
