@@ -17,7 +17,7 @@ from mailfleet_core.bus.embedded_groups import Group, balance
 from mailfleet_core.bus.embedded_housekeeping import plan
 from mailfleet_core.bus.embedded_journal import REFUSED, Journal
 from mailfleet_core.bus.embedded_notes import Append, Notes, cover_of, notes_append
-from mailfleet_core.bus.embedded_segment import Segment, key_of
+from mailfleet_core.bus.embedded_segment import Segment, key_of, write_zeros
 from mailfleet_core.bus.embedded_wire import TopicSpec
 from mailfleet_core.bus.port import Record
 
@@ -160,6 +160,24 @@ def test_a_batch_sent_again_after_a_crash_is_written_once(
     expected = [b"%d" % number for number, size in enumerate(sizes, 1) for _ in range(size)]
     assert [record.value for record in everything(again)] == expected
     again.close()
+
+
+@pytest.mark.parametrize("size", [1, 4096, 3 << 20, (1 << 20) + 4097])
+def test_a_segment_made_ahead_is_zeros_to_its_last_byte(tmp_path: Path, size: int) -> None:
+    write_zeros(tmp_path / "spare", size)
+    assert (tmp_path / "spare").read_bytes() == bytes(size)
+
+
+def test_a_file_never_grows_beyond_what_was_made_ahead(tmp_path: Path) -> None:
+    # A size that is no number of whole pages: writes are filled up to the end of their page.
+    journal = opened(tmp_path / "log", size=(1 << 20) + 100)
+    for sequence in range(1, 60):
+        journal.prepare()
+        journal.write([batch(sequence, (b"k%d" % sequence, b"v" * 99_999))])
+    assert len(journal.segments) > 2
+    assert all(segment.path.stat().st_size == segment.size for segment in journal.segments)
+    journal.close()
+    assert len(everything(opened(tmp_path / "log"))) == 59
 
 
 def test_what_was_refused_may_come_again_under_its_number(tmp_path: Path) -> None:

@@ -27,7 +27,9 @@ from mailfleet_core.bus.embedded_notes import (
 )
 from mailfleet_core.bus.embedded_segment import (
     AGED,
+    PAGE_BYTES,
     RAW,
+    ZEROS,
     Extents,
     Segment,
     add_to,
@@ -224,6 +226,10 @@ class Journal:
             # Not merely before the sync: the kernel may store our pages first, and after a power cut a record would
             # refer to an address that another body gets.
             self.before_write()
+        # Up to the end of the page: what would be in it need not be read from the disk first.
+        fill = min(-run.end % PAGE_BYTES, self.current.size - run.end)
+        if fill:
+            pieces.append(ZEROS[:fill])
         for first in range(0, len(pieces), _IOV_MAX):
             some = pieces[first : first + _IOV_MAX]
             expected = sum(map(len, some))
