@@ -11,7 +11,7 @@ from sys import intern
 
 import msgspec
 
-from mailfleet_core.model import ids, wire
+from mailfleet_core.model import wire
 from mailfleet_core.model.site import partition_of
 from mailfleet_core.model.tags import ATTEMPT, CLAIM, NOTE, PUT, RETRY, tag
 from mailfleet_core.model.wire import BOUNCED, Dispatch, Entry, Malformed, Result
@@ -301,7 +301,7 @@ class Partition(Telling):
         )
         if due is not None and outcome is not None:
             ending = Ending(wire.DEFERRED, outcome, entry.unit.recipients)
-            self.out.events.append(story.ended(entry, ids.text(held.key), ending, None, now, due))
+            self.out.events.append(story.ended(entry, ending, None, now, due))
             self.out.counts.append(("recipients", wire.DEFERRED, held.stream, len(entry.unit.recipients)))
         self._retry(held, entry, "go on")
 
@@ -367,7 +367,7 @@ class Partition(Telling):
             waiting.entry = settled.entry
             self._tell(waiting, entry, settled.endings, result, result.ended_at)
         elif result.kind == wire.LOST:
-            self.out.events.append(story.in_doubt(entry, ids.text(held.key), result))
+            self.out.events.append(story.in_doubt(entry, result))
             self.out.counts.append(("in_doubt", "", "", 1))
             waiting.entry = msgspec.structs.replace(entry, due_at=0.0)
         else:
@@ -391,7 +391,7 @@ class Partition(Telling):
             held.state = IN_FLIGHT
             self.out.dispatches.append(Append(held.lane, held.key, dispatch, tag(PUT)))
             assert entry is not None
-            self.out.events.append(story.attempted(entry, ids.text(held.key)))
+            self.out.events.append(story.attempted(entry))
         elif then == "gone":
             self.ledger.end(held.key, held.hop)
             if held.site is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mailfleet_core.model import ids, wire
+from mailfleet_core.model import wire
 from mailfleet_core.model.wire import Entry, Result
 from mailfleet_router.decisions import dsn, story
 from mailfleet_router.decisions.journal import Journal, Waiting
@@ -20,27 +20,25 @@ class Telling(Journal):
         self.policy = policy
 
     def _begin_story(self, held: Held, entry: Entry, now: float) -> None:
-        word = ids.text(held.key)
         if not held.hop and not entry.attempts:
-            self.out.events.append(story.accepted(entry, word))
-        self.out.events.append(story.queued(entry, word, now))
+            self.out.events.append(story.accepted(entry))
+        self.out.events.append(story.queued(entry, now))
 
     def tell_held(self, held: Held, reason: str, until: float, by: str, now: float) -> None:
         """Say once why a unit is not tried."""
         held.reported = reason
         entry = wire.decode(Entry, held.raw)
-        self.out.events.append(story.held(entry, ids.text(held.key), now, reason, until, by))
+        self.out.events.append(story.held(entry, now, reason, until, by))
 
     def _tell(
         self, waiting: Waiting, entry: Entry, endings: tuple[Ending, ...], result: Result | None, at: float
     ) -> None:
         """Events and DSN of what ended; `waiting` goes on when they are durable."""
         held = waiting.held
-        word = ids.text(held.key)
         until = waiting.entry.due_at if waiting.entry else 0.0
         for ending in endings:
             later = until if ending.kind == wire.DEFERRED else 0.0
-            self.out.events.append(story.ended(entry, word, ending, result, at, later))
+            self.out.events.append(story.ended(entry, ending, result, at, later))
             self.out.counts.append(("recipients", ending.kind, held.stream, len(ending.recipients)))
             if ending.kind == wire.DELIVERED:
                 self.out.counts.append(("seconds", held.stream, "", int((at - held.accepted_at) * 1000)))

@@ -91,12 +91,12 @@ class Auditor:
         self._seen.clear()
         while True:
             # The bodies first: what is placed later is not below them.
-            newest = dict(self._audit.bodies.newest)
+            newest = dict(self._audit.newest_bodies)
             notes = [(topic, n) for topic in (topics.QUEUE, topics.ACCEPT) for n in range(bus.partitions(topic))]
             written = [bus.append(topic, number, NOTE_KEY, None, tag(NOTE)) for topic, number in notes]
             ends = dict(zip(notes, await asyncio.gather(*written), strict=True))
             self._seen.append((self._clock.monotonic(), newest, ends))
-            for partition, before in self._audit.bodies.free_before(self._settled()).items():
+            for partition, before in self._audit.bodies_free_before(self._settled()).items():
                 await bus.trim(topics.BODY, partition, before)
             await asyncio.sleep(TRIM_SECONDS)
 
@@ -113,8 +113,7 @@ class Auditor:
     async def _queue(self, number: int) -> None:
         async for batch in self._bus.tail(topics.QUEUE, number, 0):
             self._caught_up[number] = batch[-1].offset + 1 >= self._ends[number]
-            for record in batch:
-                self._audit.queue((number, record.key), record.tag, record.value)
+            self._audit.queue(number, batch)
             self._positions[topics.QUEUE, number] = batch[-1].offset
             await asyncio.sleep(0)
 
@@ -142,4 +141,7 @@ class Auditor:
         metrics.AUDIT_OPEN.set(self._audit.open)
         metrics.AUDIT_OVERDUE.set(overdue)
         if overdue:
-            log.error("accepted recipients without an end", extra={"count": overdue, "some": self._audit.examples()})
+            log.error(
+                "accepted recipients without an end",
+                extra={"count": overdue, "some": self._audit.examples(now, self._grace_seconds)},
+            )

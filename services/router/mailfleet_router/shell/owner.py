@@ -210,7 +210,7 @@ class Owner:
             future.add_done_callback(partial(self._moved, partition, token))
         if out.events:
             self._event_turn = (self._event_turn + 1) % bus.partitions(topics.EVENTS)
-            future = bus.append(topics.EVENTS, self._event_turn, b"", wire.encode(out.events), topics.tag(topics.PUT))
+            future = bus.append(topics.EVENTS, self._event_turn, b"", wire.tell(out.events), topics.tag(topics.PUT))
             future.add_done_callback(partial(self._told, partition, out.batch))
         for report in out.reports:
             task = asyncio.create_task(self._report(partition, report))
