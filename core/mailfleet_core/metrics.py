@@ -54,7 +54,7 @@ RECIPIENTS = Counter(
 IN_DOUBT = Counter("mailfleet_possible_duplicates_total", "Units whose sender died before its result was durable.")
 STALE_RECORDS = Counter("mailfleet_stale_records_total", "Records of an older epoch that were ignored.", ("topic",))
 DSNS = Counter("mailfleet_dsns_total", "Delivery status notifications made.", ("action",))
-DELIVERY_SECONDS = Histogram(
+DELIVERY_SECONDS = NotedHistogram(
     "mailfleet_delivery_seconds", "From accepted to delivered, per unit.", ("stream",), buckets=LATENCY_SECONDS
 )
 

@@ -11,7 +11,7 @@ from mailfleet_core import metrics
 
 # Looking up a metric by its labels costs more than counting; there are few of them.
 _recipients = cache(metrics.RECIPIENTS.labels)
-_seconds = cache(metrics.DELIVERY_SECONDS.labels)
+_streams: dict[str, metrics.NotedHistogram] = {}
 
 
 def count(counts: Iterable[tuple[str, str, str, int]]) -> None:
@@ -21,10 +21,18 @@ def count(counts: Iterable[tuple[str, str, str, int]]) -> None:
         if what == "recipients":
             recipients[first, second] += number
         elif what == "seconds":
-            _seconds(first).observe(number / 1000)
+            if first not in _streams:
+                _streams[first] = metrics.DELIVERY_SECONDS.labels(first)
+            _streams[first].note(number / 1000)
         elif what == "stale":
             metrics.STALE_RECORDS.labels(first).inc(number)
         elif what == "in_doubt":
             metrics.IN_DOUBT.inc(number)
     for labels, number in recipients.items():
         _recipients(*labels).inc(number)
+
+
+def tell() -> None:
+    """Show what was only noted until now."""
+    for seconds in _streams.values():
+        seconds.tell()

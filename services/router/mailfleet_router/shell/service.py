@@ -15,7 +15,7 @@ from mailfleet_core.service import Context
 from mailfleet_router.decisions.holds import Holds
 from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.settings import RouterSettings
-from mailfleet_router.shell import pages
+from mailfleet_router.shell import counting, pages
 from mailfleet_router.shell.audit import Auditor
 from mailfleet_router.shell.control import Control
 from mailfleet_router.shell.owner import GROUP, Owner, Tools
@@ -126,6 +126,7 @@ class Router:
                 log.exception("housekeeping failed; the next round tries again")
 
     def _gauge(self) -> None:
+        counting.tell()
         partitions = [owner.partition for owner in self.owners.values() if owner.partition is not None]
         metrics.OWNED_PARTITIONS.set(len(partitions))
         metrics.QUEUED_UNITS.set(sum(len(partition.ledger.units) for partition in partitions))
