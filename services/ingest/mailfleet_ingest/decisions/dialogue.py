@@ -26,6 +26,9 @@ class State(Enum):
     RCPT = 4
     BDAT = 5
 
+    __hash__ = object.__hash__
+    """Enum's own hashes the name, in Python, at each look into a table."""
+
 
 _TRANSACTION = (State.MAIL, State.RCPT, State.BDAT)
 NEXT: dict[tuple[State, bytes], State] = {
