@@ -15,7 +15,7 @@ from kafka.errors import KafkaError, PolicyViolationError, for_code
 from kafka.protocol.admin import DeleteRecordsRequest
 
 from mailfleet_core.bus import topics
-from mailfleet_core.bus.kafka_append import BODY_BATCH_BYTES, SMALL_BATCH_BYTES, SMALL_LINGER_MILLISECONDS, Appender
+from mailfleet_core.bus.kafka_append import BODY_BATCH_BYTES, SMALL_BATCH_BYTES, Appender
 from mailfleet_core.bus.kafka_group import KafkaMembership, Offsets
 from mailfleet_core.bus.kafka_link import RETRY_SECONDS, Link
 from mailfleet_core.bus.kafka_reads import Reads
@@ -31,7 +31,9 @@ START_SECONDS = 20.0
 ASK_SECONDS = 10.0
 CLOSE_SECONDS = 10.0
 PING_SECONDS = 1.0
-DELIVERY_SECONDS = 30.0
+BODY_PACE_SECONDS = 0.0
+SMALL_PACE_SECONDS = 0.002
+DELIVERY_SECONDS = 120.0
 
 
 class KafkaBus:
@@ -41,11 +43,8 @@ class KafkaBus:
         self._settings = settings
         self._topics = topics.topics(settings.queue_partitions, settings.lanes, QUEUE_LIFE_SECONDS)
         self._link = Link(settings, client)
-        names = [settings.topic_prefix + name for name in self._topics]
-        self._bodies = Appender(self._link.options, names, BODY_BATCH_BYTES, 0, delivery_seconds)
-        self._small = Appender(
-            self._link.options, names, SMALL_BATCH_BYTES, SMALL_LINGER_MILLISECONDS, delivery_seconds
-        )
+        self._bodies = Appender(self._link, BODY_BATCH_BYTES, BODY_PACE_SECONDS, delivery_seconds)
+        self._small = Appender(self._link, SMALL_BATCH_BYTES, SMALL_PACE_SECONDS, delivery_seconds)
         self._partitions: dict[str, int] = {}
         self._memberships: list[KafkaMembership] = []
         self._tails: Tails

@@ -13,13 +13,12 @@ import logging
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from functools import partial
 
 from kafka.errors import KafkaError, OffsetOutOfRangeError, for_code
 
-from mailfleet_core.bus import kafka_fetch
-from mailfleet_core.bus.kafka_fetch import Fetched, Want
-from mailfleet_core.bus.kafka_link import RETRY_SECONDS, Channel, Link
+from mailfleet_core.bus.kafka_connection import Line
+from mailfleet_core.bus.kafka_fetch import Fetched, Want, fetch
+from mailfleet_core.bus.kafka_link import RETRY_SECONDS, Link
 from mailfleet_core.bus.port import Record
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ class Tail:
 class _Node:
     """One broker: its lanes and the tails that wait for one."""
 
-    lanes: tuple[Channel, Channel]
+    lanes: tuple[Line, Line]
     busy: list[bool] = field(default_factory=lambda: [False, False])
     ready: dict[Tail, None] = field(default_factory=dict)
     merging: bool = False
@@ -103,6 +102,9 @@ class Tails:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for node in self._nodes.values():
+            for line in node.lanes:
+                line.drop()
 
     def _hungry(self, tail: Tail) -> None:
         if not tail.polled and tail.hungry:
@@ -125,16 +127,16 @@ class Tails:
                 self._node(self._link.leader(tail.topic, tail.partition)).ready[tail] = None
             except KafkaError:
                 self._later(tail)
-        for number, node in self._nodes.items():
-            while node.ready and self._begin(number, node):
+        for node in self._nodes.values():
+            while node.ready and self._begin(node):
                 pass
 
     def _node(self, number: int) -> _Node:
         if number not in self._nodes:
-            self._nodes[number] = _Node((self._link.channel(), self._link.channel()))
+            self._nodes[number] = _Node((Line(self._link, number), Line(self._link, number)))
         return self._nodes[number]
 
-    def _begin(self, number: int, node: _Node) -> bool:
+    def _begin(self, node: _Node) -> bool:
         """Poll what is ready on a lane that is free; of two tails of one partition only one."""
         if node.merging and node.busy[SHORT]:
             return False
@@ -148,13 +150,14 @@ class Tails:
                 del node.ready[tail]
         if polled:
             node.busy[lane] = True
-            self._spawn(self._poll(number, node, lane, polled))
+            self._spawn(self._poll(node, lane, polled))
         return bool(polled)
 
-    async def _poll(self, number: int, node: _Node, lane: int, polled: dict[tuple[str, int], Tail]) -> None:
+    async def _poll(self, node: _Node, lane: int, polled: dict[tuple[str, int], Tail]) -> None:
         found: dict[tuple[str, int], Fetched] = {}
         try:
-            found = await self._fetch(number, node.lanes[lane], polled, WAIT_MS[lane])
+            wants = [Want(tail.topic, tail.partition, tail.offset, PARTITION_BYTES) for tail in polled.values()]
+            found = await fetch(node.lanes[lane], wants, WAIT_MS[lane], RESPONSE_BYTES)
         except KafkaError as error:
             log.debug("fetch failed: %r", error)
         finally:
@@ -167,17 +170,6 @@ class Tails:
                 self._later(tail)
         node.merging = lane == LONG and bool(found) and not arrived and node.busy[SHORT]
         self._schedule()
-
-    async def _fetch(
-        self, number: int, channel: Channel, polled: dict[tuple[str, int], Tail], wait_ms: int
-    ) -> dict[tuple[str, int], Fetched]:
-        wants = [Want(tail.topic, tail.partition, tail.offset, PARTITION_BYTES) for tail in polled.values()]
-        offsets = {(want.topic, want.partition): want.offset for want in wants}
-        request = kafka_fetch.request(wants, wait_ms, RESPONSE_BYTES)
-        found: dict[tuple[str, int], Fetched] = await channel.call(
-            request, number, partial(kafka_fetch.parse, offsets=offsets)
-        )
-        return found
 
     def _deliver(self, tail: Tail, fetched: Fetched) -> bool:
         """Put what came into the tail's store; was there anything?"""
