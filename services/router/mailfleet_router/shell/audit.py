@@ -23,9 +23,9 @@ OVERLAP_SECONDS = 60.0
 PATIENCE_SECONDS = 5.0
 TRIM_SECONDS = 30.0
 NOTE_KEY = b"!read"
-BODY_WAITS_SECONDS = 300.0
-"""A body waits less than this for the record that refers to it: ingest writes a body anew that waited for a minute, and an
-append fails after half a minute at most."""
+BODY_WAITS_SECONDS = 360.0
+"""A body waits less than this for the record that refers to it: ingest writes a body anew that waited for a minute, and
+body and record may each be tried for two minutes (`port.DELIVERY_SECONDS`)."""
 
 
 class Auditor:
