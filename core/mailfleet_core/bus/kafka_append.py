@@ -1,7 +1,7 @@
 """Appends to Kafka: an idempotent producer of our own, on our event loop.
 
-To each broker one request at a time, and what is appended meanwhile goes with the next: the busier the log, the fewer
-requests and syncs a record costs. A request has a batch for each partition that has something. A batch keeps its
+To each broker one request at a time (bodies: four), and what is appended meanwhile goes with the next: the busier the
+log, the fewer requests and syncs a record costs. A request has a batch for each partition that has something. A batch keeps its
 sequence until the broker has answered for it, so that it is written once, however often it is sent.
 
 A batch that is given up after it was sent may still be written, by a broker that wakes up. Its partition therefore goes
@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from kafka.errors import (
@@ -26,24 +25,38 @@ from kafka.errors import (
 )
 from kafka.protocol.producer import InitProducerIdRequest
 
-from mailfleet_core.bus import kafka_format
+from mailfleet_core.bus import kafka_format, kafka_produce
 from mailfleet_core.bus.kafka_connection import Line
 from mailfleet_core.bus.kafka_format import Entry, Producer
 from mailfleet_core.bus.kafka_link import RETRY_SECONDS, Link
+from mailfleet_core.bus.kafka_produce import Written
 from mailfleet_core.bus.port import BusUnavailable
 from mailfleet_core.clock import SystemClock
 
 log = logging.getLogger(__name__)
 
-BODY_BATCH_BYTES = 256 << 10
-"""A reader of one body is sent its whole batch."""
-SMALL_BATCH_BYTES = 256 << 10
 REQUEST_BYTES = 8 << 20
 REQUEST_SECONDS = 10.0
 LATE_SECONDS = 5.0
-PRODUCE, PRODUCE_VERSION = 0, 8
-ALL_REPLICAS = -1
 _LOST_TRACK = (OutOfOrderSequenceNumberError, UnknownProducerIdError)
+
+
+class Manner(NamedTuple):
+    """How records of a kind are written."""
+
+    batch_bytes: int
+    lanes: int
+    """Connections to each broker. What goes over one connection is synced in turn, over several at the same time."""
+    pace_seconds: float
+    """Least time between two requests; a quiet log is written at once."""
+
+
+BODIES = Manner(256 << 10, 4, 0.0)
+"""A reader of one body is sent its whole batch, so these are small."""
+SMALL = Manner(256 << 10, 1, 0.002)
+
+_Lane = tuple[int, int]
+"""A broker and one of the connections to it."""
 
 
 class _Append(NamedTuple):
@@ -109,11 +122,10 @@ class _Partition:
 class Appender:
     """A producer and what it has not acknowledged."""
 
-    def __init__(self, link: Link, batch_bytes: int, pace_seconds: float, delivery_seconds: float) -> None:
+    def __init__(self, link: Link, how: Manner, delivery_seconds: float) -> None:
         self.in_flight_bytes = 0
         self._link = link
-        self._batch_bytes = batch_bytes
-        self._pace_seconds = pace_seconds
+        self._how = how
         self._delivery_seconds = delivery_seconds
         self._request_seconds = min(REQUEST_SECONDS, delivery_seconds / 2)
         self._clock = SystemClock()
@@ -121,10 +133,10 @@ class Appender:
         self._partitions: dict[tuple[str, int], _Partition] = {}
         self._pending: dict[_Partition, None] = {}
         """Those with something unacknowledged."""
-        self._lines: dict[int, Line] = {}
+        self._lines: dict[_Lane, Line] = {}
         self._busy: set[_Partition] = set()
         """Those with a batch on the way."""
-        self._busy_nodes: dict[int, float] = {}
+        self._busy_lanes: set[_Lane] = set()
         self._begun_at = 0.0
         self._scheduled = False
         self._expiry: asyncio.TimerHandle | None = None
@@ -198,7 +210,7 @@ class Appender:
     def _schedule(self, seconds: float = 0.0) -> None:
         """Send soon: after what this turn of the loop still appends, and not sooner than the pace allows."""
         self._scheduled = True
-        at = max(self._loop.time() + seconds, self._begun_at + self._pace_seconds)
+        at = max(self._loop.time() + seconds, self._begun_at + self._how.pace_seconds)
         self._loop.call_at(at, self._begin)
 
     def _begin(self) -> None:
@@ -207,7 +219,7 @@ class Appender:
         if self._closed:
             return
         self._begun_at = self._loop.time()
-        chosen: dict[int, list[_Partition]] = {}
+        chosen: dict[_Lane, list[_Partition]] = {}
         for partition in self._pending:
             if partition in self._busy:
                 continue
@@ -216,11 +228,12 @@ class Appender:
             except KafkaError:
                 self._later()
                 continue
-            if node not in self._busy_nodes:
-                chosen.setdefault(node, []).append(partition)
-        for node, partitions in chosen.items():
-            self._busy_nodes[node] = self._begun_at
-            task = self._loop.create_task(self._round(node, self._fill(partitions)))
+            lane = (node, partition.number % self._how.lanes)
+            if lane not in self._busy_lanes:
+                chosen.setdefault(lane, []).append(partition)
+        for lane, partitions in chosen.items():
+            self._busy_lanes.add(lane)
+            task = self._loop.create_task(self._round(lane, self._fill(partitions)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -234,7 +247,7 @@ class Appender:
         size = 0
         at_ms = int(self._clock.now() * 1000)
         for partition in sorted(partitions, key=lambda each: each.oldest_at):
-            batch = partition.next_batch(self._batch_bytes)
+            batch = partition.next_batch(self._how.batch_bytes)
             size += batch.size
             if filled and size > REQUEST_BYTES:
                 break
@@ -245,23 +258,26 @@ class Appender:
             filled.append((partition, batch))
         return filled
 
-    async def _round(self, node: int, filled: list[tuple[_Partition, _Batch]]) -> None:
+    async def _round(self, lane: _Lane, filled: list[tuple[_Partition, _Batch]]) -> None:
         """One request; what failed for now is sent again."""
-        line = self._lines.get(node)
+        line = self._lines.get(lane)
         if line is None:
-            line = self._lines[node] = Line(self._link, node)
+            line = self._lines[lane] = Line(self._link, lane[0])
         again = True
         try:
-            body = produce(filled, int(self._request_seconds * 1000))
-            answer = await line.ask(PRODUCE, PRODUCE_VERSION, body, self._request_seconds + 1.0)
-            again = self._settle(filled, produced(answer))
+            written = [Written(partition.topic, partition.number, batch.pieces) for partition, batch in filled]
+            body = kafka_produce.request(written, int(self._request_seconds * 1000))
+            answer = await line.ask(
+                kafka_produce.PRODUCE, kafka_produce.PRODUCE_VERSION, body, self._request_seconds + 1.0
+            )
+            again = self._settle(filled, kafka_produce.parse(answer))
         except KafkaError as error:
-            log.debug("produce to broker %d failed: %r", node, error)
+            log.debug("produce to broker %d failed: %r", lane[0], error)
             for _, batch in filled:
                 batch.doubtful = True
         finally:
             self._busy.difference_update(partition for partition, _ in filled)
-            del self._busy_nodes[node]
+            self._busy_lanes.discard(lane)
         if again:
             self._later()
         elif self._pending and not self._scheduled:
@@ -350,43 +366,3 @@ def _fail(appends: Iterable[_Append], error: BusUnavailable) -> None:
             append.future.set_exception(error)
             # Some appends are not waited for; their loss shows in `healthy`, not as "never retrieved".
             append.future.exception()
-
-
-def produce(filled: Sequence[tuple[_Partition, _Batch]], wait_ms: int) -> list[bytes]:
-    """The body of a Produce request, in pieces."""
-    topics: dict[str, list[tuple[_Partition, _Batch]]] = {}
-    for partition, batch in filled:
-        topics.setdefault(partition.topic, []).append((partition, batch))
-    pieces = [struct.pack(">hhii", -1, ALL_REPLICAS, wait_ms, len(topics))]
-    for topic, batches in topics.items():
-        name = topic.encode()
-        pieces.append(struct.pack(f">h{len(name)}si", len(name), name, len(batches)))
-        for partition, batch in batches:
-            pieces.append(struct.pack(">ii", partition.number, sum(map(len, batch.pieces))))
-            pieces += batch.pieces
-    return pieces
-
-
-def produced(answer: bytes) -> dict[tuple[str, int], tuple[int, int]]:
-    """Error code and first offset of each partition in the answer to a Produce request."""
-    found: dict[tuple[str, int], tuple[int, int]] = {}
-    (topics,) = struct.unpack_from(">i", answer)
-    at = 4
-    for _ in range(topics):
-        (size,) = struct.unpack_from(">h", answer, at)
-        topic = answer[at + 2 : at + 2 + size].decode()
-        (partitions,) = struct.unpack_from(">i", answer, at + 2 + size)
-        at += size + 6
-        for _ in range(partitions):
-            number, code, offset, _, _, errors = struct.unpack_from(">ihqqqi", answer, at)
-            found[topic, number] = (code, offset)
-            at += 34
-            for _ in range(errors):
-                at = _after_text(answer, at + 4)
-            at = _after_text(answer, at)
-    return found
-
-
-def _after_text(answer: bytes, at: int) -> int:
-    size: int = struct.unpack_from(">h", answer, at)[0]
-    return at + 2 + max(0, size)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kafka.record import MemoryRecords
 from kafka.record.memory_records import MemoryRecordsBuilder
 
-from mailfleet_core.bus import kafka_append, kafka_fetch, kafka_format
+from mailfleet_core.bus import kafka_fetch, kafka_format, kafka_produce
 from mailfleet_core.bus.kafka_fetch import Want
 from mailfleet_core.bus.kafka_format import Entry, Producer
 from mailfleet_core.bus.port import Record
@@ -93,7 +93,7 @@ def test_an_answer_to_produce_is_understood_with_what_it_says_about_single_recor
     one = (2).to_bytes(4, "big") + (87).to_bytes(2, "big") + bytes(24) + (1).to_bytes(4, "big") + bytes(4) + text + text
     two = (3).to_bytes(4, "big") + bytes(2) + (99).to_bytes(8, "big") + bytes(20) + b"\xff\xff"
     answer = (1).to_bytes(4, "big") + b"\x00\x01q" + (2).to_bytes(4, "big") + one + two + bytes(4)
-    assert kafka_append.produced(answer) == {("q", 2): (87, 0), ("q", 3): (0, 99)}
+    assert kafka_produce.parse(answer) == {("q", 2): (87, 0), ("q", 3): (0, 99)}
 
 
 def test_an_answer_to_fetch_is_understood_whatever_it_says_of_transactions() -> None:
