@@ -24,6 +24,7 @@ from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.decisions.sweep import Sweep
 from mailfleet_router.shell import counting
 from mailfleet_router.shell.control import Control
+from mailfleet_router.shell.hearing import Reading
 from mailfleet_router.shell.reports import Reports
 from mailfleet_router.shell.resolving import Resolving
 
@@ -66,6 +67,8 @@ class Owner:
         self.number = number
         self.tools = tools
         self.partition: Partition | None = None
+        self.reading = Reading()
+        """Of the present fold."""
         self.draining = False
         self._sweep: Sweep | None = None
         self._failed: asyncio.Future[None] | None = None
@@ -161,6 +164,7 @@ class Owner:
     async def _queue(self, partition: Partition) -> AsyncIterator[None]:
         async for batch in self.tools.bus.tail(topics.QUEUE, self.number, 0):
             self._look_at_answers()
+            self.reading.read(batch)
             partition.fold(batch, self.tools.clock.now())
             if partition.stopped:
                 raise Disowned("somebody claimed it after us")
@@ -175,6 +179,8 @@ class Owner:
             yield
 
     def _let_go(self) -> None:
+        self.reading.end()
+        self.reading = Reading()
         for task in self._writing:
             task.cancel()
         for futures in self._unanswered:
