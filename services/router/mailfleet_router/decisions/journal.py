@@ -14,6 +14,9 @@ from mailfleet_router.decisions.outbox import Append, Outbox
 from mailfleet_router.decisions.progress import Progress
 from mailfleet_router.decisions.site_queue import ENDING, TOLD, Held
 
+DECODED_UNITS = 500
+"""The newest of a partition that are kept decoded."""
+
 
 class Waiting(msgspec.Struct, gc=False):
     """A unit whose events and DSN must be durable before its RETRY or DONE is written."""
@@ -47,6 +50,7 @@ class Journal:
         self.ledger = Ledger(recent_units)
         self.progress = Progress(0)
         self._pending: deque[Pending] = deque()
+        self._decoded: deque[Held] = deque()
         self._tokens: dict[int, Waiting] = {}
         self._delays: dict[int, Held] = {}
         self._token = 0
@@ -86,6 +90,13 @@ class Journal:
     @staticmethod
     def _entry(held: Held) -> Entry:
         return held.entry or wire.decode(Entry, held.raw)
+
+    def _keep_decoded(self, held: Held, entry: Entry) -> None:
+        """Most units go from PUT to DONE within seconds; those that wait are many, and are kept small."""
+        held.entry = entry
+        self._decoded.append(held)
+        if len(self._decoded) > DECODED_UNITS:
+            self._decoded.popleft().entry = None
 
     def _token_for(self, waiting: Waiting) -> int:
         self._token += 1

@@ -43,8 +43,6 @@ Record = tuple[int, bytes, bytes, bytes | None]
 
 UNIT_STATES = b"".join((ATTEMPT, RETRY, DONE))
 """Kinds of records that only an owner writes."""
-DECODED_UNITS = 1000
-"""So many ready units of a site, and so many in senders' hands, are kept decoded: a long queue is kept small."""
 MAX_HOPS = 8
 """A domain whose answers change all the time stays where it is after so many moves."""
 PUMP_UNITS = 500
@@ -171,8 +169,9 @@ class Partition(Telling):
                 # Compaction would keep this repetition and forget what became of the unit.
                 self._repair(key, hop)
             return
-        held.entry = entry = self._take_up(held, now)
+        entry = self._take_up(held, now)
         if entry is not None:
+            self._keep_decoded(held, entry)
             self._begin_story(held, entry, now)
             self._go_on(held, now, entry)
 
@@ -261,14 +260,12 @@ class Partition(Telling):
         elif state == TEMPORARY:
             self._defer_unrouted(held, now)
         else:
-            held.state, held.since, held.entry = RESOLVING, now, None
+            held.state, held.since = RESOLVING, now
             self._ask(domain.name).append(held)
 
     def _ready(self, held: Held, site: SiteQueue, now: float) -> None:
         if site.rule is None and held.domain is not None:
             site.rule = held.domain.rule
-        if len(site.ready) >= DECODED_UNITS:
-            held.entry = None
         self.scheduler.ready(held, site, now)
         if (hold := self.scheduler.hold_on(held)) is not None and held.reported != hold.reason:
             self.tell_held(held, hold.reason, hold.until, hold.by, now)
@@ -341,7 +338,7 @@ class Partition(Telling):
             entry.client_name, entry.rung,
         )  # fmt: skip
         held.raw, held.kind = wire.encode(entry), ATTEMPT
-        held.entry = entry if self.scheduler.in_flight < DECODED_UNITS else None
+        self._keep_decoded(held, entry)
         dispatch = wire.encode(
             Dispatch(unit, held.attempts, self.number, self.epoch, choice.source, domain.route, False)
         )
@@ -363,6 +360,7 @@ class Partition(Telling):
 
     def _settle(self, held: Held, result: Result, offset: int) -> None:
         entry, site = self._entry(held), held.site
+        held.entry = None
         assert site is not None
         self.scheduler.freed(site)
         held.state = ENDING

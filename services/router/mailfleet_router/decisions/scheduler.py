@@ -61,7 +61,7 @@ class Scheduler:
 
     def defer(self, held: Held, until: float, now: float) -> None:
         """The unit waits until an instant."""
-        held.state, held.due_at, held.since, held.entry = DEFERRED, until, now, None
+        held.state, held.due_at, held.since = DEFERRED, until, now
         self._timer(until, held)
 
     def wake(self, site: SiteQueue) -> None:
@@ -149,7 +149,7 @@ class Scheduler:
 
     def _park(self, held: Held) -> bool:
         if self._holds and held.domain and self._holds.on_unit(held.domain.name, held.tenant):
-            held.state, held.entry = PARKED, None
+            held.state = PARKED
             self._parked.append(held)
             return True
         return False
