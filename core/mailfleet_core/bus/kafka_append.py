@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -141,6 +142,7 @@ class Appender:
         self._scheduled = False
         self._expiry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._struggling = False
         self._closed = False
         self._loop: asyncio.AbstractEventLoop
 
@@ -182,7 +184,9 @@ class Appender:
 
     @property
     def late(self) -> bool:
-        """Has the oldest append waited for longer than a working broker needs?"""
+        """Did the last request fail, or has the oldest append waited for longer than a working broker needs?"""
+        if self._struggling and self._pending:
+            return True
         since = self._loop.time() - LATE_SECONDS if self._pending else 0.0
         return any(partition.oldest_at < since for partition in self._pending)
 
@@ -271,7 +275,9 @@ class Appender:
                 kafka_produce.PRODUCE, kafka_produce.PRODUCE_VERSION, body, self._request_seconds + 1.0
             )
             again = self._settle(filled, kafka_produce.parse(answer))
-        except KafkaError as error:
+            self._struggling = False
+        except (KafkaError, struct.error, ValueError) as error:
+            self._struggling = True
             log.debug("produce to broker %d failed: %r", lane[0], error)
             for _, batch in filled:
                 batch.doubtful = True

@@ -171,6 +171,8 @@ class Line:
         except (OSError, TimeoutError) as error:
             self._link.stale()  # It may have come back under another address.
             raise KafkaConnectionError(f"{host}:{port}: {error!r}") from error
+        except (ValueError, struct.error) as error:
+            raise SaslAuthenticationFailedError(f"{host}:{port} answers what is no answer: {error!r}") from error
         return connection
 
     async def _authenticate(self, connection: Connection, host: str) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from kafka.errors import CorruptRecordError, KafkaError
+
 from mailfleet_core.bus import kafka_format
 from mailfleet_core.bus.kafka_connection import Line
 from mailfleet_core.bus.port import Record
+
+log = logging.getLogger(__name__)
 
 FETCH, FETCH_VERSION = 1, 11
 """Brokers know it since Kafka 2.3; newer ones want the ids of topics instead of their names."""
@@ -55,7 +60,11 @@ async def fetch(line: Line, wants: Iterable[Want], wait_ms: int, max_bytes: int)
     """What the broker has for `wants`, at the latest after `wait_ms`. Raises KafkaError."""
     asked = list(wants)
     answer = await line.ask(FETCH, FETCH_VERSION, [request(asked, wait_ms, max_bytes)], ANSWER_SECONDS + wait_ms / 1000)
-    return parse(answer, {(want.topic, want.partition): want.offset for want in asked})
+    try:
+        return parse(answer, {(want.topic, want.partition): want.offset for want in asked})
+    except (struct.error, ValueError, IndexError) as error:
+        log.error("what Kafka gave cannot be read: %r", error)
+        raise KafkaError(f"unreadable: {error!r}") from error
 
 
 def request(wants: Iterable[Want], wait_ms: int, max_bytes: int) -> bytes:
@@ -90,7 +99,15 @@ def parse(answer: bytes, offsets: dict[Place, int]) -> dict[Place, Fetched]:
             if error or size <= 0:
                 found[place] = Fetched(error, end, [], offsets[place], 0)
             else:
-                read = kafka_format.read(answer[at : at + size], offsets[place])
-                found[place] = Fetched(0, end, read.records, read.next_offset, read.size)
+                found[place] = _read(place, answer[at : at + size], offsets[place], end)
             at += max(0, size)
     return found
+
+
+def _read(place: Place, data: bytes, offset: int, end: int) -> Fetched:
+    try:
+        read = kafka_format.read(data, offset)
+    except CorruptRecordError as error:
+        log.error("%s[%d]: %s", *place, error)
+        return Fetched(CorruptRecordError.errno, end, [], offset, 0)
+    return Fetched(0, end, read.records, read.next_offset, read.size)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from crc32c import crc32c
+from kafka.errors import CorruptRecordError
 from kafka.record import MemoryRecords
 
 from mailfleet_core.bus.port import Record
@@ -104,14 +105,19 @@ class Read(NamedTuple):
 
 
 def read(data: bytes, offset: int) -> Read:
-    """The records from `offset` on; what a batch has before it is left out, and so is a batch that was cut off."""
+    """The records from `offset` on; what a batch has before it is left out, and so is a batch that was cut off.
+
+    Raises CorruptRecordError when a batch is not what was written.
+    """
     records: list[Record] = []
     next_offset, at = offset, 0
     while len(data) - at >= HEADER.size:
-        base, length, _, form, _, attributes, last, _, _, _, _, _, count = HEADER.unpack_from(data, at)
+        base, length, _, form, checksum, attributes, last, _, _, _, _, _, count = HEADER.unpack_from(data, at)
         end = at + BEFORE_LENGTH + length
         if end > len(data):
             break
+        if form == FORMAT and crc32c(data[at + BEFORE_CHECKED : end]) != checksum:
+            raise CorruptRecordError(f"the batch at {base} is damaged")
         if form != FORMAT or attributes & COMPRESSED:
             records += [record for record in _foreign(data[at:end]) if record.offset >= offset]
             next_offset = max(next_offset, records[-1].offset + 1 if records else 0, base + 1)

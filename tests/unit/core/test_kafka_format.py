@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka.errors import CorruptRecordError
 from kafka.record import MemoryRecords
 from kafka.record.memory_records import MemoryRecordsBuilder
 
@@ -28,6 +31,12 @@ def at(base: int, data: bytes) -> bytes:
 
 def records(base: int, written: list[Entry]) -> list[Record]:
     return [Record(base + number, entry.key, entry.tag, entry.value) for number, entry in enumerate(written)]
+
+
+def signed(data: bytearray) -> bytes:
+    """The batch with the checksum that it has after a change by the broker."""
+    data[17:21] = crc32c(bytes(data[21:])).to_bytes(4, "big")
+    return bytes(data)
 
 
 def spelt(base: int, written: list[Entry]) -> bytes:
@@ -75,17 +84,25 @@ def test_a_batch_that_was_cut_off_is_not_there(first: list[Entry], second: list[
     assert kafka_format.read(whole + part, 0) == (records(0, first), len(first), len(whole))
 
 
+@given(written=entries, data=st.data())
+def test_a_damaged_batch_is_not_read(written: list[Entry], data: st.DataObject) -> None:
+    whole = bytearray(spelt(0, written))
+    whole[data.draw(st.integers(21, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(CorruptRecordError):
+        kafka_format.read(bytes(whole), 0)
+
+
 def test_a_compacted_batch_leads_beyond_what_was_dropped_from_its_end() -> None:
     written = [Entry(b"a", b"1", b""), Entry(b"b", b"2", b"")]
     data = bytearray(spelt(10, written))
     data[23:27] = (9).to_bytes(4, "big")  # The broker keeps the last offset's delta when it drops records.
-    assert kafka_format.read(bytes(data), 10).next_offset == 20
+    assert kafka_format.read(signed(data), 10).next_offset == 20
 
 
 def test_markers_of_transactions_are_passed_over() -> None:
     data = bytearray(spelt(4, [Entry(b"marker", b"commit", b"")]))
     data[22] |= kafka_format.CONTROL
-    assert kafka_format.read(bytes(data), 4) == ([], 5, len(data))
+    assert kafka_format.read(signed(data), 4) == ([], 5, len(data))
 
 
 def test_an_answer_to_produce_is_understood_with_what_it_says_about_single_records() -> None:
