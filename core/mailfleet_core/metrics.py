@@ -38,7 +38,7 @@ ACCEPTED_MESSAGES = Counter("mailfleet_messages_accepted_total", "Messages answe
 ACCEPTED_RECIPIENTS = Counter("mailfleet_recipients_accepted_total", "Recipients of accepted messages.", ("tenant",))
 ACCEPTED_BYTES = Counter("mailfleet_accepted_bytes_total", "Bytes of accepted messages.", ("tenant",))
 REJECTIONS = Counter("mailfleet_rejections_total", "Replies of 4yz and 5yz to clients.", ("code", "reason"))
-DURABLE_SECONDS = Histogram(
+DURABLE_SECONDS = NotedHistogram(
     "mailfleet_ingest_durable_seconds", "From the end of DATA to durable.", buckets=LATENCY_SECONDS
 )
 AUTH_FAILURES = Counter("mailfleet_auth_failures_total", "AUTH attempts refused.", ("listener",))

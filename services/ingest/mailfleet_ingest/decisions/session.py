@@ -179,6 +179,11 @@ class Session:
         self._events.append(Close(abort))
 
     @property
+    def ahead(self) -> bool:
+        """Something the client has sent is not read yet."""
+        return self._buffer != b""
+
+    @property
     def waiting(self) -> bool:
         """An answer of the shell is due."""
         return self._read is WAIT

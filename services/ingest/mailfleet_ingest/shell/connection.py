@@ -195,7 +195,11 @@ class Connection(asyncio.Protocol):
             self._flush(session)
             self._close()
             return
-        self._run(session, b"")
+        if session.ahead:
+            self._run(session, b"")
+        else:
+            self._flush(session)
+            self._account(session)
         if self._finished and not session.waiting:
             self._close()
 
