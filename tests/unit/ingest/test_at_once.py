@@ -87,7 +87,9 @@ class Heard:
 
 @given(READS, st.sets(st.integers(1, 30), max_size=3))
 @example([*GOOD, MESSAGE, *GOOD[1:], MESSAGE], set())
-@example([*GOOD, MESSAGE, *GOOD[1:], MESSAGE], {6})
+@example([*GOOD, MESSAGE, *GOOD[1:], MESSAGE], {7})
+@example([*GOOD[:3], b"NO", *GOOD[3:]], set())
+@example([*GOOD, *GOOD[1:], MESSAGE], set())
 @example([*GOOD[:3], *GOOD[2:3] * 3, *GOOD[3:], MESSAGE], set())
 @example([*GOOD[:3], b"BDAT 3\r\nx\r\n", b"DATA\r\n", b"RCPT TO:<c@d.example>\r\n"], set())
 @example([GOOD[0], GOOD[1], b"DATA\r\n", b"RCPT TO:<c@d.example>\r\nDATA\r\n", MESSAGE], set())
