@@ -29,8 +29,8 @@ def told(kind: str, number: int, *recipients: int) -> bytes:
     return wire.tell([wire.Event(ids.unit_id(message(number), 0), kind, 0.0, listed)])
 
 
-def live() -> Audit:
-    audit = Audit()
+def live(recent: int = 100) -> Audit:
+    audit = Audit(recent)
     audit.begin()
     return audit
 
@@ -85,13 +85,24 @@ def test_what_waits_for_a_retry_when_the_audit_begins_is_open() -> None:
     assert audit.bodies_free_before({0: 100}) == {0: 5}
 
 
-def test_what_has_ended_costs_no_memory_until_it_would_have_expired() -> None:
-    audit = live()
+def test_of_what_has_ended_only_the_newest_is_remembered() -> None:
+    audit = live(recent=100)
     for number in range(1000):
         put(audit, unit(number))
         audit.events(told(wire.DELIVERED, number, 0))
     assert audit.open == 0
-    assert not (len(audit._messages) + len(audit._minutes) + len(audit._ended))
+    assert not (audit._messages or audit._minutes)
+    assert 100 <= len(audit._ended) + len(audit._ended_before) <= 202
+
+
+def test_a_record_of_a_message_that_is_read_after_all_its_ends_opens_nobody_again() -> None:
+    audit = live()
+    put(audit, unit(1, (0, 1)))
+    for index in (0, 1):
+        audit.events(told(wire.DELIVERED, 1, index))
+    put(audit, unit(1, (0,)), partition=3)
+    assert audit.open == 0
+    assert audit.bodies_free_before({0: 100}) == {0: 100}
 
 
 def test_a_repetition_opens_nobody_again_who_ended_while_others_of_the_message_wait() -> None:

@@ -76,7 +76,7 @@ class Audit:
     It starts with what the log of the queue says is open; what ended before it started is not its business.
     """
 
-    def __init__(self, recent: int = 200_000) -> None:
+    def __init__(self, recent: int = 20_000) -> None:
         self.open = 0
         """Accepted recipients without a terminal state."""
         self.newest_bodies: dict[int, int] = {}
@@ -85,7 +85,10 @@ class Audit:
         self._minutes: dict[int, set[bytes]] = {}
         """The minute in which they expire → those messages."""
         self._ended: dict[bytes, int] = {}
-        """Recipients whose end was read before their beginning: events and records come by different ways."""
+        """Recipients that ended, of messages that are not open: events and records come by different ways, and a message
+        has several, so a beginning may be read after the end."""
+        self._ended_before: dict[bytes, int] = {}
+        """The same, of an earlier time: the older half is forgotten at once, which costs less than one after the other."""
         self._recent = recent
         self._start: dict[tuple[int, bytes], _Unit] | None = {}
         """While the queue is folded to its present end: its units, by partition, for one may be in two while it moves."""
@@ -164,7 +167,7 @@ class Audit:
             bits |= 1 << recipient.index
         held = self._messages.get(message)
         if held is None:
-            held = _Message(0, self._ended.get(message, 0), envelope.expires_at, body.partition, min(body.offsets))
+            held = _Message(0, self._ends_of(message), envelope.expires_at, body.partition, min(body.offsets))
             # The least offset of all: a message written anew by a slow client has them in any order.
             if not bits & ~held.known:
                 return
@@ -178,9 +181,7 @@ class Audit:
     def _end(self, message: bytes, bit: int) -> None:
         held = self._messages.get(message)
         if held is None:
-            self._ended[message] = self._ended.get(message, 0) | bit
-            if len(self._ended) > self._recent:
-                del self._ended[next(iter(self._ended))]
+            self._remember(message, self._ends_of(message) | bit)
             return
         held.known |= bit
         if held.open & bit:
@@ -189,8 +190,17 @@ class Audit:
             if not held.open:
                 self._forget(message, held)
 
+    def _ends_of(self, message: bytes) -> int:
+        return self._ended.get(message, 0) | self._ended_before.get(message, 0)
+
+    def _remember(self, message: bytes, ended: int) -> None:
+        self._ended[message] = ended
+        if len(self._ended) > self._recent:
+            self._ended_before, self._ended = self._ended, {}
+
     def _forget(self, message: bytes, held: _Message) -> None:
         del self._messages[message]
+        self._remember(message, held.known)
         minute = int(held.expires_at // MINUTE)
         expiring = self._minutes[minute]
         expiring.discard(message)
