@@ -91,7 +91,8 @@ def test_of_what_has_ended_only_the_newest_is_remembered() -> None:
         put(audit, unit(number))
         audit.events(told(wire.DELIVERED, number, 0))
     assert audit.open == 0
-    assert not (audit._messages or audit._minutes)
+    assert not audit._messages
+    assert not audit._minutes
     assert 100 <= len(audit._ended) + len(audit._ended_before) <= 202
 
 
