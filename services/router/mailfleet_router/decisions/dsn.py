@@ -20,14 +20,18 @@ from mailfleet_core.model.wire import (
 from mailfleet_router.decisions.settle import EXPIRED, Ending
 
 DELAYED = "delayed"
-RELAYED = "relayed"
+STORED = "stored"
+"""Delivered by LMTP, so into the mailbox itself (RFC 2033 2)."""
 MAX_RETURNED_BYTES = 50_000
 """Of the message; a longer one is returned as its headers only, and of those no more than this. A report goes to an address
 that somebody claimed: it must not be a way to make us send much."""
 
-_ASKED = {BOUNCED: NOTIFY_FAILURE, EXPIRED: NOTIFY_FAILURE, DELAYED: NOTIFY_DELAY, DELIVERED: NOTIFY_SUCCESS}
+_ASKED = {
+    BOUNCED: NOTIFY_FAILURE, EXPIRED: NOTIFY_FAILURE, DELAYED: NOTIFY_DELAY, DELIVERED: NOTIFY_SUCCESS,
+    STORED: NOTIFY_SUCCESS,
+}  # fmt: skip
 _UNASKED = NOTIFY_FAILURE | NOTIFY_DELAY
-_ACTIONS = {BOUNCED: "failed", EXPIRED: "failed", DELAYED: "delayed", DELIVERED: "relayed"}
+_ACTIONS = {BOUNCED: "failed", EXPIRED: "failed", DELAYED: "delayed", DELIVERED: "relayed", STORED: "delivered"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,12 @@ class Dsn:
     """Of its first recipient, for metrics."""
 
 
-def reportable(endings: tuple[Ending, ...], envelope: Envelope, passed_on: bool) -> tuple[Ending, ...]:
+def reportable(
+    endings: tuple[Ending, ...], envelope: Envelope, *, passed_on: bool = False, mailbox: bool = False
+) -> tuple[Ending, ...]:
     """The endings of which the reverse path is to be told. Nobody is told where the reverse path is empty, and of
-    success only where it was asked for and the next server does not tell of it itself."""
+    success only where it was asked for and the next server does not tell of it itself (`passed_on`). `mailbox`: the next
+    server was the last."""
     if not envelope.reverse_path:
         return ()
     found = []
@@ -54,7 +61,8 @@ def reportable(endings: tuple[Ending, ...], envelope: Envelope, passed_on: bool)
             continue
         told = tuple(recipient for recipient in ending.recipients if (recipient.notify or _UNASKED) & bit)
         if told:
-            found.append(Ending(ending.kind, ending.outcome, told))
+            kind = STORED if mailbox and ending.kind == DELIVERED else ending.kind
+            found.append(Ending(kind, ending.outcome, told))
     return tuple(found)
 
 
@@ -130,6 +138,7 @@ _SUBJECTS = {
     "failed": "Your mail could not be delivered",
     "delayed": "Your mail is delayed",
     "relayed": "Your mail was passed on",
+    "delivered": "Your mail was delivered",
 }
 
 
@@ -139,6 +148,7 @@ def _explain(entry: Entry, endings: tuple[Ending, ...], host: str) -> list[str]:
         EXPIRED: "could not be delivered in time; it is not tried again",
         DELAYED: "is not delivered yet; it is tried again, and you need not do anything",
         DELIVERED: "was passed on to a server that does not tell of its further way",
+        STORED: "was delivered into the mailbox",
     }
     lines = [f"This is the mail system at {host}.", ""]
     for ending in endings:
@@ -190,7 +200,7 @@ _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 
 def status(ending: Ending) -> str:
     """The Status field: its class says what happened, whatever the site wrote (a "550 2.0.0" is a failure)."""
-    digit = {BOUNCED: "5", EXPIRED: "4", DELAYED: "4", DELIVERED: "2"}[ending.kind]
+    digit = {BOUNCED: "5", EXPIRED: "4", DELAYED: "4", DELIVERED: "2", STORED: "2"}[ending.kind]
     given = ending.outcome.enhanced
     return digit + given[1:] if _STATUS.fullmatch(given) else f"{digit}.0.0"
 

@@ -45,7 +45,8 @@ class Telling(Journal):
             elif held.site is not None:
                 held.site.why = f"{ending.outcome.code or ending.outcome.phase} {ending.outcome.text}"[:200]
         passed_on = result.dsn_passed_on if result else False
-        if due := dsn.reportable(endings, entry.unit.envelope, passed_on):
+        mailbox = held.domain is not None and held.domain.rule.route.kind == "lmtp"
+        if due := dsn.reportable(endings, entry.unit.envelope, passed_on=passed_on, mailbox=mailbox):
             waiting.left += 1
             mx = result.mx if result else ""
             self.out.reports.append(Report(self._token_for(waiting), f"{entry.attempts}/ended", entry, due, at, mx))
@@ -55,7 +56,7 @@ class Telling(Journal):
         held.delay = TELLING
         entry = wire.decode(Entry, held.raw)
         last = entry.last or wire.RecipientOutcome(-1, wire.DEFERRED, 0, "4.0.0", "waiting to be sent", "")
-        due = dsn.reportable((Ending(dsn.DELAYED, last, entry.unit.recipients),), entry.unit.envelope, False)
+        due = dsn.reportable((Ending(dsn.DELAYED, last, entry.unit.recipients),), entry.unit.envelope)
         if due:
             self._token += 1
             self._delays[self._token] = held
