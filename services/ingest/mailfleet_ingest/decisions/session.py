@@ -9,22 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from mailfleet_ingest.decisions import headers, parameters, reply, sasl
+from mailfleet_ingest.decisions import headers, parameters, reply
+from mailfleet_ingest.decisions.authenticating import Authenticating
 from mailfleet_ingest.decisions.content import CHUNK, MESSAGE, Chunk, Content, Dots
 from mailfleet_ingest.decisions.dialogue import (
     LINE_OCTETS,
-    MAX_AUTH_LINE,
     NEXT,
     OTHER_LINE_OCTETS,
     Block,
-    Close,
     Complete,
-    Event,
     StartTls,
     State,
     Transaction,
 )
 from mailfleet_ingest.decisions.policy import Identity, Policy
+from mailfleet_ingest.decisions.reading import WAIT
 from mailfleet_ingest.decisions.reply import Reply
 
 KNOWN_SENDERS = 8
@@ -32,7 +31,7 @@ KNOWN_SENDERS = 8
 READY, MAIL, RCPT = State.READY, State.MAIL, State.RCPT
 
 
-class Session:
+class Session(Authenticating):
     """One connection's dialogue."""
 
     handlers: ClassVar[dict[bytes, Callable[[Session, bytes], None]]]
@@ -40,33 +39,19 @@ class Session:
     def __init__(
         self, policy: Policy, client: str, *, tls: bool = False, refusal: Callable[[], Reply | None] = lambda: None
     ) -> None:
-        self.policy = policy
+        super().__init__(policy, Session._read_command, tls=tls)
         self.client = client
-        self.tls = tls
         self.refusal = refusal
         """Asked at MAIL: the answer while no mail can be taken, or None."""
         self.identity = policy.identity
-        self.authenticated_by_password = False
-        self.rejections: list[Reply] = []
-        """Refusals since the shell last looked."""
         self.messages = 0
         self.commands = 0
         self.greeted = ""
         self.extended = False
-        self._state = State.NEW
-        self._buffer = b""
-        self._at = 0
-        self._out: list[bytes] = []
-        self._read: Callable[[Session], bool] = Session._read_command
-        self._events: list[Event] = []
-        self._transaction: Transaction | None = None
         self._known_senders: dict[bytes, parameters.Mail] = {}
         """MAIL commands, CRLF and all, that the policy let this identity say."""
         self._framing: Dots | Chunk | None = None
-        self._errors = 0
-        self._auth_failures = 0
         self._idle_commands = 0
-        self._exchange: sasl.Exchange = sasl.Plain()
         self._traces: dict[bool, headers.Trace] = {}
 
     # --- what the shell calls
@@ -111,29 +96,6 @@ class Session:
         taken.append(found)
         return True
 
-    def receive(self, data: bytes) -> list[Event]:
-        """Take bytes from the client; b"" goes on after an answer."""
-        if data:
-            self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
-            self._at = 0
-        while self._at < len(self._buffer) and self._read(self):
-            pass
-        if self._at >= len(self._buffer):
-            self._buffer, self._at = b"", 0
-        if not self._events:
-            return []
-        events, self._events = self._events, []
-        return events
-
-    def output(self) -> bytes:
-        """The replies since the last call."""
-        out = self._out
-        if len(out) == 1:
-            self._out = []
-            return out[0]
-        self._out = []
-        return b"".join(out)
-
     def stored(self, answer: Reply) -> None:
         """What became of the message of the last Complete."""
         self._say(answer)
@@ -151,15 +113,6 @@ class Session:
         self._say(reply.AUTH_OK)
         self._read = READ_COMMAND
 
-    def authentication_refused(self, answer: Reply) -> None:
-        """It was not, or we cannot tell now (`answer` is a 4yz)."""
-        self._auth_failures += 1
-        self._read = READ_COMMAND
-        if answer.wire.startswith(b"421") or self._auth_failures >= self.policy.limits.auth_failures:
-            self.close(answer if answer.wire.startswith(b"421") else reply.AUTH_TOO_MANY)
-        else:
-            self._say(answer)
-
     def tls_started(self) -> None:
         """The handshake succeeded: everything known of the client is forgotten (RFC 3207 4.2)."""
         self.tls = True
@@ -169,24 +122,6 @@ class Session:
         self._known_senders.clear()
         self._state = State.NEW
         self._read = READ_COMMAND
-
-    def close(self, answer: Reply | None, *, abort: bool = False) -> None:
-        """End the session with `answer`; nothing more is read."""
-        if answer is not None:
-            self._say(answer)
-        self._read = STOP
-        self._transaction = None
-        self._events.append(Close(abort))
-
-    @property
-    def ahead(self) -> bool:
-        """Something the client has sent is not read yet."""
-        return self._buffer != b""
-
-    @property
-    def waiting(self) -> bool:
-        """An answer of the shell is due."""
-        return self._read is WAIT
 
     @property
     def between_mails(self) -> bool:
@@ -221,39 +156,6 @@ class Session:
 
     # --- commands
 
-    def _say(self, answer: Reply) -> None:
-        self._out.append(answer.wire)
-        if answer.reason:
-            self.rejections.append(answer)
-
-    def _wait(self) -> bool:
-        """Read nothing: an answer of the shell is due."""
-        return False
-
-    def _stop(self) -> bool:
-        """Read nothing any more."""
-        return False
-
-    def _line(self) -> bytes | None:
-        """The next line without its CRLF; None: it has not come whole, or it ended the session."""
-        buffer, start = self._buffer, self._at
-        end = buffer.find(b"\n", start)
-        if end < 0:
-            if len(buffer) - start > MAX_AUTH_LINE:
-                self.close(reply.LINE_TOO_LONG)
-            return None
-        line = buffer[start : end - 1] if end > start else b"\n"
-        if len(line) > MAX_AUTH_LINE:
-            self.close(reply.LINE_TOO_LONG)
-            return None
-        self._at = end + 1
-        # Numbers, not b"\r": for bytes in bytes an exception is made and dropped first.
-        if end == start or buffer[end - 1] != 13 or 13 in line or 0 in line:
-            # What follows cannot be trusted to be a command: it may be the smuggled half of something.
-            self.close(reply.BARE_NEWLINE)
-            return None
-        return line
-
     def _read_command(self) -> bool:
         line = self._line()
         if line is None:
@@ -279,20 +181,6 @@ class Session:
         if self._transaction is None and self._idle_commands > self.policy.limits.commands_without_mail:
             self._limit_reached(reply.TOO_MANY_COMMANDS)
         return True
-
-    def _limit_reached(self, answer: Reply) -> None:
-        if self._read is READ_COMMAND:
-            self.close(answer)
-
-    def _error(self, answer: Reply) -> None:
-        self._say(answer)
-        self._errors += 1
-        if self._errors >= self.policy.limits.errors:
-            self._limit_reached(reply.TOO_MANY_ERRORS)
-
-    def _go(self, verb: bytes, answer: Reply) -> None:
-        self._say(answer)
-        self._state = NEXT[self._state, verb]
 
     def _end_transaction(self) -> None:
         self._transaction = None
@@ -332,47 +220,6 @@ class Session:
         self._go(b"STARTTLS", reply.TLS_GO)
         self._read = WAIT
         self._events.append(StartTls())
-
-    def _auth(self, argument: bytes) -> None:
-        if not self.policy.offers_auth(self.tls):
-            raise parameters.Refused(reply.AUTH_NEEDS_TLS if self.policy.auth else reply.BAD_SEQUENCE)
-        if self.authenticated_by_password:
-            raise parameters.Refused(reply.BAD_SEQUENCE)
-        mechanism, _, initial = argument.partition(b" ")
-        if mechanism.upper() not in sasl.MECHANISMS:
-            raise parameters.Refused(reply.AUTH_MECHANISM)
-        self._exchange = sasl.MECHANISMS[mechanism.upper()]()
-        if initial:
-            self._auth_step(initial)
-        else:
-            self._challenge()
-
-    def _challenge(self) -> None:
-        self._say(self._exchange.challenge)
-        self._read = READ_AUTH
-
-    def _read_auth(self) -> bool:
-        line = self._line()
-        if line is None:
-            return False
-        self._read = READ_COMMAND
-        if line == b"*":
-            self._error(reply.AUTH_CANCELLED)
-        else:
-            self._auth_step(line)
-        return True
-
-    def _auth_step(self, response: bytes) -> None:
-        try:
-            said = self._exchange.step(response)
-        except sasl.Malformed:
-            self._error(reply.AUTH_MALFORMED)
-            return
-        if said is None:
-            self._challenge()
-        else:
-            self._read = WAIT
-            self._events.append(said)
 
     def _mail(self, argument: bytes) -> None:
         identity = self.identity
@@ -504,8 +351,7 @@ class Session:
         return True
 
 
-READ_COMMAND, READ_AUTH, READ_CONTENT = Session._read_command, Session._read_auth, Session._read_content
-WAIT, STOP = Session._wait, Session._stop
+READ_COMMAND, READ_CONTENT = Session._read_command, Session._read_content
 
 
 Session.handlers = {
