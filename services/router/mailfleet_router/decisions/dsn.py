@@ -78,60 +78,55 @@ def build(
 ) -> Dsn:
     """The notification about `endings`, made at the instant `at`; `original` is the message, or at least its headers, of
     which `most` bytes are returned."""
-    envelope, unit = entry.unit.envelope, entry.unit
-    message_id = ids.derived_message_id(unit.unit_id, purpose, int(at * 1000))
-    headers = _whole_lines(original.partition(b"\r\n\r\n")[0] + b"\r\n", most)
-    failed = any(ending.kind in (BOUNCED, EXPIRED) for ending in endings)
-    full = failed and envelope.ret != "HDRS" and len(original) <= most >= envelope.body.length
-    returned = original if full else headers
+    envelope = entry.unit.envelope
+    message_id = ids.derived_message_id(entry.unit.unit_id, purpose, int(at * 1000))
     addresses = [envelope.reverse_path, *(r.address for ending in endings for r in ending.recipients)]
     utf8 = not all(address.isascii() for address in addresses)
-    boundary = f"=_{ids.text(message_id)}"
-    subject = _SUBJECTS[_ACTIONS[endings[0].kind]]
+    returned, full = _returned(envelope, endings, original, most)
+    eight = not returned.isascii()
+    action = _ACTIONS[endings[0].kind]
     kind = "global-delivery-status" if utf8 else "delivery-status"
     whole = {(True, True): "message/global", (True, False): "message/global-headers", (False, True): "message/rfc822",
              (False, False): "text/rfc822-headers"}[utf8, full]  # fmt: skip
-    eight = not returned.isascii()
-    lines = [
+    boundary = f"=_{ids.text(message_id)}"
+    top = [
         f"From: Mail Delivery System <MAILER-DAEMON@{host}>",
         f"To: <{_line(envelope.reverse_path)}>",
-        f"Subject: {subject}",
+        f"Subject: {_SUBJECTS[action]}",
         f"Date: {formatdate(at)}",
         f"Message-ID: <{ids.text(message_id)}@{host}>",
         "Auto-Submitted: auto-replied",
         "MIME-Version: 1.0",
         f'Content-Type: multipart/report; report-type={kind};\r\n boundary="{boundary}"',
-        *(["Content-Transfer-Encoding: 8bit"] if eight or utf8 else []),
-        "",
-        "This is a report of a mail system; no answer to it is read.",
-        "",
-        f"--{boundary}",
-        "Content-Type: text/plain; charset=utf-8",
-        *(["Content-Transfer-Encoding: 8bit"] if utf8 else []),
-        "",
-        *_explain(entry, endings, host),
-        "",
-        f"--{boundary}",
-        f"Content-Type: message/{kind}",
-        *(["Content-Transfer-Encoding: 8bit"] if utf8 else []),
-        "",
-        *_about_message(envelope, host),
-        "",
-        *(
-            line
-            for ending in endings
-            for r in ending.recipients
-            for line in [*_about(entry, ending, r, at, mx, utf8), ""]
-        ),
-        f"--{boundary}",
-        f"Content-Type: {whole}",
-        *(["Content-Transfer-Encoding: 8bit"] if eight else []),
-        "",
-        "",
+        *_eight_bit(eight or utf8),
     ]
+    fields = [_about_message(envelope, host)]
+    fields += [_about(entry, ending, r, at, mx, utf8) for ending in endings for r in ending.recipients]
+    lines = [
+        *top, "", "This is a report of a mail system; no answer to it is read.", "",
+        *_part(boundary, "text/plain; charset=utf-8", utf8), *_explain(entry, endings, host), "",
+        *_part(boundary, f"message/{kind}", utf8), *(line for group in fields for line in (*group, "")),
+        *_part(boundary, whole, eight), "",
+    ]  # fmt: skip
     content = "\r\n".join(lines).encode() + returned
     content += (b"" if content.endswith(b"\r\n") else b"\r\n") + f"\r\n--{boundary}--\r\n".encode()
-    return Dsn(message_id, content, utf8, eight or utf8, _ACTIONS[endings[0].kind])
+    return Dsn(message_id, content, utf8, eight or utf8, action)
+
+
+def _returned(envelope: Envelope, endings: tuple[Ending, ...], original: bytes, most: int) -> tuple[bytes, bool]:
+    """What is returned of the message, and whether that is all of it."""
+    failed = any(ending.kind in (BOUNCED, EXPIRED) for ending in endings)
+    if failed and envelope.ret != "HDRS" and len(original) <= most >= envelope.body.length:
+        return original, True
+    return _whole_lines(original.partition(b"\r\n\r\n")[0] + b"\r\n", most), False
+
+
+def _part(boundary: str, kind: str, eight: bool) -> list[str]:
+    return [f"--{boundary}", f"Content-Type: {kind}", *_eight_bit(eight), ""]
+
+
+def _eight_bit(eight: bool) -> list[str]:
+    return ["Content-Transfer-Encoding: 8bit"] if eight else []
 
 
 _SUBJECTS = {
