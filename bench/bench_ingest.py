@@ -57,6 +57,8 @@ class ForgetfulBus:
         self._waiting.append(future)
         return future
 
+    place = append
+
     def _acknowledge(self) -> None:
         waiting, self._waiting = self._waiting, []
         for future in waiting:

@@ -170,7 +170,7 @@ async def _part(role: str, directory: Path, mails: int, at_once: int) -> tuple[f
         await bus.append(topic, partition, to.encode(), data)
 
     async def accept(number: int) -> None:
-        await put(BODY, number % 4, "", body)
+        await bus.place(BODY, number % 4, b"", body)
         await asyncio.gather(put(QUEUE, number % 4, "router"), put(EVENTS, number % 4, ""))
 
     async def deliver(partition: int) -> None:

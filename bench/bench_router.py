@@ -97,7 +97,7 @@ async def measure(count: int, sites: int, profiler: cProfile.Profile | None) -> 
     cpu, wall = time.process_time() - began - loading - sum(spent), time.perf_counter() - wall
     if profiler:
         profiler.disable()
-    told = sum(len(wire.decode(list[wire.Event], r.value or b"")) for n in range(4)
+    told = sum(len(wire.told(r.value or b"")) for n in range(4)
                for r in memory.records(topics.EVENTS, n))  # fmt: skip
     appended = sum(len(memory.records(t, n)) for t in (topics.QUEUE, topics.EVENTS) for n in range(4))
     print(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
-
 from mailfleet_core.model import ids
 from mailfleet_core.model.wire import TERMINAL_KINDS, Event
 
@@ -19,10 +17,11 @@ class Question:
     message_id: str = ""
     """Set when it is one of ours; then no search is needed."""
 
-    @property
-    def needle(self) -> bytes:
-        """Bytes (lower case) that every record about it contains."""
-        return (self.message_id or self.text).lower().encode("utf-8", "surrogateescape")
+    def may_be_in(self, record: bytes) -> bool:
+        """Can a record of events be about it? Quicker than to look at its events."""
+        if self.message_id:
+            return ids.parse(self.message_id) in record or self.message_id.encode() in record
+        return self.text.lower().encode("utf-8", "surrogateescape") in record.lower()
 
     def means(self, event: Event) -> bool:
         """Is the event about it?"""
@@ -68,10 +67,20 @@ def open_units(story: list[Event]) -> list[str]:
     return sorted({unit for unit, index in seen if (unit, index) not in ended})
 
 
+ALWAYS_SHOWN = ("id", "kind", "at", "message_id")
+SHOWN = (
+    *ALWAYS_SHOWN, "unit_id", "recipients", "tenant", "stream", "reverse_path", "header_message_id", "client",
+    "size_bytes", "expires_at", "site", "source", "attempt", "code", "enhanced", "text", "phase", "mx", "address", "tls",
+    "seconds", "until", "by",
+)  # fmt: skip
+"""What scripts see of an event, in this order."""
+
+
 def as_json(event: Event) -> dict[str, object]:
-    """The event for scripts: only what it says, recipients as addresses."""
-    fields: dict[str, object] = msgspec.to_builtins(event)
-    return fields | ({"recipients": [address for _, address in event.recipients]} if event.recipients else {})
+    """The event for scripts: only what it says, ids as text, recipients as addresses."""
+    fields = {name: getattr(event, name) for name in SHOWN}
+    fields["recipients"] = [address for _, address in event.recipients]
+    return {name: value for name, value in fields.items() if value or name in ALWAYS_SHOWN}
 
 
 def tell(event: Event) -> str:

@@ -38,7 +38,7 @@ ACCEPTED_MESSAGES = Counter("mailfleet_messages_accepted_total", "Messages answe
 ACCEPTED_RECIPIENTS = Counter("mailfleet_recipients_accepted_total", "Recipients of accepted messages.", ("tenant",))
 ACCEPTED_BYTES = Counter("mailfleet_accepted_bytes_total", "Bytes of accepted messages.", ("tenant",))
 REJECTIONS = Counter("mailfleet_rejections_total", "Replies of 4yz and 5yz to clients.", ("code", "reason"))
-DURABLE_SECONDS = Histogram(
+DURABLE_SECONDS = NotedHistogram(
     "mailfleet_ingest_durable_seconds", "From the end of DATA to durable.", buckets=LATENCY_SECONDS
 )
 AUTH_FAILURES = Counter("mailfleet_auth_failures_total", "AUTH attempts refused.", ("listener",))
@@ -54,7 +54,7 @@ RECIPIENTS = Counter(
 IN_DOUBT = Counter("mailfleet_possible_duplicates_total", "Units whose sender died before its result was durable.")
 STALE_RECORDS = Counter("mailfleet_stale_records_total", "Records of an older epoch that were ignored.", ("topic",))
 DSNS = Counter("mailfleet_dsns_total", "Delivery status notifications made.", ("action",))
-DELIVERY_SECONDS = Histogram(
+DELIVERY_SECONDS = NotedHistogram(
     "mailfleet_delivery_seconds", "From accepted to delivered, per unit.", ("stream",), buckets=LATENCY_SECONDS
 )
 

@@ -175,7 +175,7 @@ async def test_without_a_log_process_the_start_says_what_to_start(tmp_path: Path
 
 async def test_an_append_that_is_not_acknowledged_in_time_fails_and_is_never_sent_again(tmp_path: Path) -> None:
     async with embedded_bus(tmp_path / "log") as log:
-        bus = await log("client", patience=0.5)
+        bus = await log("client", delivery_seconds=0.5)
         await bus.append(QUEUE, 0, b"k", b"first")
         await log.kill()
         with pytest.raises(BusUnavailable):

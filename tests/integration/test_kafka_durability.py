@@ -127,7 +127,70 @@ async def test_after_appends_failed_later_ones_are_written_in_order(tmp_path: Pa
         offsets = await asyncio.gather(*[bus.append(QUEUE, 0, b"k", b"%d after" % number) for number in range(20)])
         assert before < offset < offsets[0]
         assert offsets == sorted(offsets)
+        await the_given_up_are_nowhere_or_before(bus, offset, offsets[-1])
         await bus.close()
+
+
+async def the_given_up_are_nowhere_or_before(bus: KafkaBus, first_after: int, last: int) -> None:
+    """What the broker had in hand when it fell asleep may be written when it wakes, but in its place, and once."""
+    there: dict[int, bytes | None] = {}
+    async with asyncio.timeout(30), contextlib.aclosing(bus.tail(QUEUE, 0, 0)) as tail:
+        async for batch in tail:
+            there.update({record.offset: record.value for record in batch})
+            if batch[-1].offset >= last:
+                break
+    given_up = {offset: value for offset, value in there.items() if value and value.isdigit()}
+    assert all(offset < first_after for offset in given_up)
+    assert list(given_up.values()) == [b"%d" % number for number in range(len(given_up))]
+
+
+# --- connections that break ----------------------------------------------------------------------------------------------
+class Breaking:
+    """A way to the broker that drops every connection when it is told to, with what is on it."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.ways: set[asyncio.StreamWriter] = set()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            self.ways |= {writer, far_writer}
+            await asyncio.gather(self.copy(reader, far_writer), self.copy(far_reader, writer))
+
+    async def copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+        writer.transport.abort()
+
+    def drop_all(self) -> None:
+        while self.ways:
+            self.ways.pop().transport.abort()
+
+
+async def test_connections_that_break_all_the_time_lose_and_double_nothing(tmp_path: Path) -> None:
+    breaking = Breaking(0)
+    server = await asyncio.start_server(breaking.accept, "127.0.0.1", 0)
+    way = server.sockets[0].getsockname()[1]
+    with kafka_broker(tmp_path, behind=way) as broker:
+        breaking.target = broker.port
+        bus = KafkaBus(settings(broker, ""), "test")
+        await bus.start()
+        futures: list[asyncio.Future[int]] = []
+        for number in range(600):
+            futures.append(bus.append(QUEUE, 0, b"k", b"%d" % number))
+            futures.append(bus.append(BODY, number % 2, b"k", b"%d" % number * 2000))
+            if number % 40 == 39:
+                breaking.drop_all()
+            await asyncio.sleep(0.005)
+        offsets = await asyncio.wait_for(asyncio.gather(*futures), 60)
+        assert offsets[::2] == list(range(600)), "each once, in the order of the calls"
+        assert offsets[1::4] == offsets[3::4] == list(range(300))
+        body = await asyncio.wait_for(bus.read(BODY, 1, 299, 6000), 30)
+        assert body == b"599" * 2000
+        await bus.close()
+    server.close()
 
 
 async def written(bus: KafkaBus, value: bytes) -> int:

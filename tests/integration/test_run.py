@@ -18,7 +18,11 @@ from pathlib import Path
 import pytest
 
 from mailfleet_cli import first_start, maildir
-from support import addresses
+from support import addresses, mailboxes
+from support.knot import knot
+from support.needs import need
+from support.ownership import public_directory
+from support.postfix import postfix
 from support.processes import Process
 
 DEFAULT_PORTS = ("2587", "2465", "2525")
@@ -94,13 +98,17 @@ def made(directory: Path) -> tuple[Path, str, dict[str, int]]:
 
 
 @contextmanager
-def running(directory: Path) -> Iterator[Fleet]:
+def running(directory: Path, *options: str, more: str = "") -> Iterator[Fleet]:
+    """`mailfleet run` with `options`, on a first start's settings and `more` of them."""
     settings, password, ports = made(directory)
+    settings.write_text(settings.read_text() + more)
     environment = {
         "MAILFLEET_RUN__HTTP_PORT": "0",
         "MAILFLEET_RUN__SINK_LISTEN": f"127.0.0.1:{addresses.free_port()}",
     }
-    process = Process("mailfleet", [MAILFLEET, "--config", str(settings), "run"], directory / "output", environment)
+    process = Process(
+        "mailfleet", [MAILFLEET, "--config", str(settings), "run", *options], directory / "output", environment
+    )
     fleet = Fleet(settings, password, ports, environment, process)
     try:
         fleet.wait_until_ready()
@@ -179,6 +187,20 @@ def test_send_prints_a_message_id_that_trace_knows(fleet: Fleet) -> None:
     (sent,) = fleet.lines("send", "--to", "you@example.net", "--subject", "by hand", "--json")
     within(30, lambda: "delivered" in [line["kind"] for line in fleet.lines("trace", sent["message_id"], "--json")])
     within(10, lambda: "by hand" in fleet.kept())
+
+
+@pytest.mark.real
+def test_with_deliver_mail_goes_to_the_mx_that_the_dns_names_and_not_to_the_sink(tmp_path: Path) -> None:
+    need("root", "postfix", "knotd")
+    with public_directory("mx") as directory, postfix(directory, name="mx.town.example") as receiver:
+        zones = {"town.example": ["MX 10 mx.town.example."], "mx.town.example": [f"A {receiver.address}"]}
+        with knot(tmp_path / "knot", zones) as names:
+            inside = f'[dns]\nnameservers = ["{names.nameserver}"]\n[sender]\nallowed_inside = ["127.0.0.0/8"]\n'
+            with running(tmp_path / "run", "--deliver", more=inside) as fleet:
+                fleet.submit("you@town.example", "for real")
+                (stored,) = mailboxes.wait_for(receiver.messages, 1)
+                assert stored.parsed()["Subject"] == "for real"
+                assert not [line for line in fleet.children().values() if "mailfleet_cli.sink" in line]
 
 
 def test_a_suspended_site_waits_is_shown_with_its_reason_and_goes_on_when_resumed(fleet: Fleet) -> None:

@@ -201,9 +201,7 @@ class RouterOwner:
                 topics.QUEUE, put.partition, put.key, put.value, put.tag, lambda at, token=token: self._moved(at, token)
             )
         if out.events:
-            client.append(
-                topics.EVENTS, 0, b"", wire.encode(out.events), tag(PUT), lambda at: self._told(at, out.batch)
-            )
+            client.append(topics.EVENTS, 0, b"", wire.tell(out.events), tag(PUT), lambda at: self._told(at, out.batch))
         self._reports += out.reports
         self._asks += out.asks
 

@@ -232,7 +232,7 @@ class World:
             event
             for _, _, _, value in self.log.line(topics.EVENTS, 0).records
             if value is not None
-            for event in wire.decode(list[wire.Event], value)
+            for event in wire.told(value)
         ]
 
     # --- making --------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ class Fleet:
         for partition in range(self.bus.partitions(topics.EVENTS)):
             for record in self.memory.records(topics.EVENTS, partition):
                 assert record.value is not None
-                found += wire.decode(list[wire.Event], record.value)
+                found += wire.told(record.value)
         return [event for event in found if not word or event.unit_id == word]
 
     def kinds(self, unit: bytes) -> list[str]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from support.certificates import Certificate
 from support.needs import CACHE, leave_out
 
 VERSION = "4.1.0"
@@ -51,11 +52,53 @@ QUICK_START = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLeve
 """A broker that is up soon: in runs of a minute the optimising compiler costs more than it gives."""
 
 
+class Secured:
+    """Listeners beside the plain one that want TLS, a password or both."""
+
+    kinds = ("SSL", "SASL_PLAINTEXT", "SASL_SSL")
+    user, password = "mailfleet", "it is one"
+
+    def __init__(self, certificate: Certificate, store: Path) -> None:
+        store.write_text(certificate.key.read_text() + certificate.certificate.read_text())
+        self._store = store
+        self.ports = {kind: _free_port() for kind in self.kinds}
+        self.users = [
+            word
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+            for word in ("--add-scram", f"{mechanism}=[name={self.user},password={self.password}]")
+        ]
+
+    def add_to(self, properties: str) -> str:
+        """The broker's properties with these listeners."""
+        places = "".join(f",{kind}://127.0.0.1:{port}" for kind, port in self.ports.items())
+        plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        added = [
+            "inter.broker.listener.name=PLAINTEXT",
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,"
+            + ",".join(f"{kind}:{kind}" for kind in self.kinds),
+            "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+            "ssl.keystore.type=PEM",
+            f"ssl.keystore.location={self._store}",
+        ]
+        for kind in ("sasl_plaintext", "sasl_ssl"):
+            added.append(f'listener.name.{kind}.plain.sasl.jaas.config={plain} user_{self.user}="{self.password}";')
+            added += [f"listener.name.{kind}.scram-sha-{n}.sasl.jaas.config={scram}" for n in (256, 512)]
+        lines = [
+            line + places if line.startswith("advertised.listeners=") or line.startswith("listeners=") else line
+            for line in properties.splitlines()
+        ]
+        return "\n".join(lines + added) + "\n"
+
+
 class KafkaBroker:
     """One broker on 127.0.0.1 that can be killed and started again on the same data."""
 
-    def __init__(self, directory: Path, data: Path | None = None, behind: int = 0) -> None:
+    def __init__(
+        self, directory: Path, data: Path | None = None, behind: int = 0, secured: Secured | None = None
+    ) -> None:
         self.directory = directory
+        self.secured = secured
         self.data = data or directory / "data"
         self.port, self.controller = _free_port(), _free_port()
         self.advertised = behind or self.port
@@ -73,11 +116,13 @@ class KafkaBroker:
         jars = _jars()
         self.directory.mkdir(parents=True, exist_ok=True)
         properties = self.directory / "server.properties"
-        properties.write_text(
-            PROPERTIES.format(controller=self.controller, port=self.port, advertised=self.advertised, data=self.data)
-        )
+        text = PROPERTIES.format(controller=self.controller, port=self.port, advertised=self.advertised, data=self.data)
+        properties.write_text(self.secured.add_to(text) if self.secured else text)
         if not (self.data / "meta.properties").exists():
-            _java(jars, "kafka.tools.StorageTool", "format", "-t", "bWFpbGZsZWV0LXRlc3RzLQ", "-c", str(properties))
+            users = self.secured.users if self.secured else ()
+            _java(
+                jars, "kafka.tools.StorageTool", "format", "-t", "bWFpbGZsZWV0LXRlc3RzLQ", "-c", str(properties), *users
+            )
         with (self.directory / "kafka.log").open("ab") as output:
             self.process = subprocess.Popen(
                 ["java", *QUICK_START, "-cp", f"{jars}/*",
@@ -105,9 +150,11 @@ class KafkaBroker:
 
 
 @contextlib.contextmanager
-def kafka_broker(directory: Path, data: Path | None = None, behind: int = 0) -> Iterator[KafkaBroker]:
+def kafka_broker(
+    directory: Path, data: Path | None = None, behind: int = 0, secured: Secured | None = None
+) -> Iterator[KafkaBroker]:
     """A started broker; without java and mvn the test is left out (or fails, where nothing may be)."""
-    broker = KafkaBroker(directory, data, behind)
+    broker = KafkaBroker(directory, data, behind, secured)
     broker.start()
     try:
         yield broker

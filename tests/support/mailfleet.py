@@ -137,7 +137,7 @@ class Fleet:
 
         def take(record: Record) -> None:
             if record.value is not None:
-                found.extend(wire.decode(list[Event], record.value))
+                found.extend(wire.told(record.value))
 
         async with reading.opened(settings.load(self.config, {})) as bus:
             await reading.everything(bus, topics.EVENTS, take)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,9 @@ from mailfleet_core.bus.embedded_groups import Group, balance
 from mailfleet_core.bus.embedded_housekeeping import plan
 from mailfleet_core.bus.embedded_journal import REFUSED, Journal
 from mailfleet_core.bus.embedded_notes import Append, Notes, cover_of, notes_append
-from mailfleet_core.bus.embedded_segment import Segment, key_of
+from mailfleet_core.bus.embedded_segment import Segment, key_of, write_zeros
 from mailfleet_core.bus.embedded_wire import TopicSpec
+from mailfleet_core.bus.embedded_writer import Item, Writer, pause_after
 from mailfleet_core.bus.port import Record
 
 QUEUE, EVENTS = 1, 2
@@ -160,6 +163,75 @@ def test_a_batch_sent_again_after_a_crash_is_written_once(
     expected = [b"%d" % number for number, size in enumerate(sizes, 1) for _ in range(size)]
     assert [record.value for record in everything(again)] == expected
     again.close()
+
+
+@pytest.mark.parametrize("size", [1, 4096, 3 << 20, (1 << 20) + 4097])
+def test_a_segment_made_ahead_is_zeros_to_its_last_byte(tmp_path: Path, size: int) -> None:
+    write_zeros(tmp_path / "spare", size)
+    assert (tmp_path / "spare").read_bytes() == bytes(size)
+
+
+def test_a_file_never_grows_beyond_what_was_made_ahead(tmp_path: Path) -> None:
+    # A size that is no number of whole pages: writes are filled up to the end of their page.
+    journal = opened(tmp_path / "log", size=(1 << 20) + 100)
+    for sequence in range(1, 60):
+        journal.prepare()
+        journal.write([batch(sequence, (b"k%d" % sequence, b"v" * 99_999))])
+    assert len(journal.segments) > 2
+    assert all(segment.path.stat().st_size == segment.size for segment in journal.segments)
+    journal.close()
+    assert len(everything(opened(tmp_path / "log"))) == 59
+
+
+def test_what_a_record_refers_to_is_durable_before_the_record_is_in_the_file(tmp_path: Path) -> None:
+    journal = opened(tmp_path / "log")
+    journal.write([batch(1, (b"k", b"first"))])
+    before: list[tuple[list[int], bytes]] = []
+
+    def make_durable(producers: Collection[int]) -> None:
+        at = journal.address - journal.current.base
+        before.append((list(producers), journal.current.path.read_bytes()[at : at + 100]))
+
+    journal.before_write = make_durable
+    journal.write([notes_append(Notes()), batch(2, (b"k", b"second"))])
+    assert before == [([7], bytes(100))]
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_a_group_waits_for_company_only_when_there_is_some(records: int, most: float) -> None:
+    pause = pause_after(records, most)
+    assert 0 <= pause <= most
+    assert pause_after(1, most) == 0
+    assert pause_after(records + 1, most) >= pause
+
+
+@pytest.mark.parametrize("size", [1 << 20, 64 << 20])
+async def test_bodies_are_written_in_the_order_they_came_whoever_writes_them(tmp_path: Path, size: int) -> None:
+    journal = opened(tmp_path / "log", size=size)
+    answers: list[tuple[int, int]] = []
+    done = asyncio.Event()
+
+    def written(group: list[Item], bases: list[int]) -> None:
+        answers.extend((append.sequence, base) for (_, append), base in zip(group, bases, strict=True))
+        if len(answers) == 200:
+            done.set()
+
+    writer = Writer(journal, asyncio.get_running_loop(), written, 0.001)
+    for sequence in range(1, 201):
+        item = batch(sequence, (b"%d" % sequence, b"v" * 30_000))._replace(durable=sequence % 7 == 0)
+        writer.put((lambda _, __: None, item))
+        if sequence % 5 == 0:
+            await asyncio.sleep(0)
+        if sequence % 50 == 0:
+            writer.put(journal.seal)
+    await asyncio.wait_for(done.wait(), 10)
+    await writer.stop()
+    assert [sequence for sequence, _ in answers] == list(range(1, 201))
+    assert [base for _, base in answers] == sorted(base for _, base in answers)
+    journal.close()
+    assert [record.key for record in everything(opened(tmp_path / "log"))] == [
+        b"%d" % number for number in range(1, 201)
+    ]
 
 
 def test_what_was_refused_may_come_again_under_its_number(tmp_path: Path) -> None:

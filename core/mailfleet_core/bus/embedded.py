@@ -18,20 +18,30 @@ from mailfleet_core.bus.embedded_producer import Destination, Producer
 from mailfleet_core.bus.embedded_segment import key_of
 from mailfleet_core.bus.embedded_tail import CREDIT_BYTES, Tail
 from mailfleet_core.bus.opening import QUEUE_LIFE_SECONDS
-from mailfleet_core.bus.port import BusUnavailable, Membership, NotFound, OnAssigned, OnRevoked, Record
+from mailfleet_core.bus.port import (
+    DELIVERY_SECONDS,
+    BusUnavailable,
+    Membership,
+    NotFound,
+    OnAssigned,
+    OnRevoked,
+    Record,
+)
 from mailfleet_core.bus.topics import ACCEPT, BODY, DISPATCH, RESULT, topics
 from mailfleet_core.clock import SystemClock
 from mailfleet_core.settings import BusSettings
 
 CONNECT_SECONDS = 10.0
 PATIENCE_SECONDS = 15.0
+CLOSE_SECONDS = 15.0
 
 
 class EmbeddedBus:
     """The bus of one process.
 
-    An append that is not acknowledged within `patience` seconds fails with BusUnavailable and is never sent again.
+    An append that is not acknowledged within `delivery_seconds` fails with BusUnavailable and is never sent again.
     Whether it was written is then unknown if the log process had it already: it may be in the log.
+    A question is given up after `patience` seconds.
     """
 
     def __init__(
@@ -39,11 +49,13 @@ class EmbeddedBus:
         settings: BusSettings,
         client: str,
         patience: float = PATIENCE_SECONDS,
+        delivery_seconds: float = DELIVERY_SECONDS,
         connect_seconds: float = CONNECT_SECONDS,
     ) -> None:
         self._settings = settings
         self._client = client
         self._patience = patience
+        self._delivery_seconds = delivery_seconds
         self._connect_seconds = connect_seconds
         self._directory = Path(settings.directory)
         self._topics = topics(settings.queue_partitions, settings.lanes, QUEUE_LIFE_SECONDS)
@@ -61,7 +73,7 @@ class EmbeddedBus:
         """Connect to the log process. Raises BusUnavailable."""
         identity = int.from_bytes(SystemClock().entropy(8), "big") | 1
         self._link = Link(self._directory, self._patience, self._on_frame, self._on_connected, self._on_lost)
-        self._producer = Producer(identity, self._patience, self._link.write)
+        self._producer = Producer(identity, self._delivery_seconds, self._link.write)
         try:
             await self._link.open(self._connect_seconds)
         except ValueError as error:
@@ -72,7 +84,8 @@ class EmbeddedBus:
         if self._closed:
             return
         self._closed = True
-        await self._producer.drained()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._producer.drained(), CLOSE_SECONDS)
         for member in list(self._members.values()):
             # A log that is away forgets its members anyway.
             with contextlib.suppress(BusUnavailable):

@@ -62,9 +62,14 @@ class BatchInfo(NamedTuple):
 
 def entry(delta: int, key: bytes, tag: bytes, value: bytes | None) -> bytes:
     """One record of a batch."""
+    return b"".join(pieces(delta, key, tag, value))
+
+
+def pieces(delta: int, key: bytes, tag: bytes, value: bytes | None) -> tuple[bytes, bytes, bytes, bytes]:
+    """One record of a batch, not joined yet."""
     if value is None:
-        return ENTRY.pack(delta, len(key), len(tag), -1) + key + tag
-    return ENTRY.pack(delta, len(key), len(tag), len(value)) + key + tag + value
+        return ENTRY.pack(delta, len(key), len(tag), -1), key, tag, b""
+    return ENTRY.pack(delta, len(key), len(tag), len(value)), key, tag, value
 
 
 def sign(fields: tuple[int, int, int, int, int], pieces: Sequence[bytes]) -> bytes:
@@ -88,24 +93,43 @@ def head(payload_length: int, crc: int, base: int, time: int, chain: int) -> tup
     return _CHAIN.pack(chain) + rest, chain
 
 
-def records(batch: bytes | memoryview, position: int = 0) -> Iterator[Record]:
+def records(batch: bytes, position: int = 0) -> Iterator[Record]:
     """The records of the batch at `position`, unchecked."""
     _, length, base, _ = HEAD.unpack_from(batch, position)
+    return iter(_entries(batch, position + RECORDS_AT, position + length, base))
+
+
+def take(data: bytes, position: int) -> tuple[list[Record], int, int]:
+    """The records of the batch at `position`, the offset after them, and the position after it. Raises Torn.
+
+    What `check` and `records` say of it in half the time: every record that a tail gives is read this way.
+    """
+    if len(data) - position < RECORDS_AT:
+        raise Torn("too short for a batch")
+    _, length, base, _ = HEAD.unpack_from(data, position)
     end = position + length
-    cursor = position + RECORDS_AT
-    unpack, width = ENTRY.unpack_from, ENTRY.size
+    if not RECORDS_AT <= length <= len(data) - position:
+        raise Torn("its length is impossible")
+    crc, _, _, _, _, span = PART.unpack_from(data, position + HEAD.size)
+    if crc32c(memoryview(data)[position + HEAD.size + 4 : end]) != crc:
+        raise Torn("its checksum differs")
+    return _entries(data, position + RECORDS_AT, end, base), base + span, end
+
+
+def _entries(data: bytes, cursor: int, end: int, base: int) -> list[Record]:
+    found: list[Record] = []
+    # Without the call of Record(): most of the time of a record went into it.
+    unpack, width, make = ENTRY.unpack_from, ENTRY.size, tuple.__new__
     while cursor < end:
-        delta, key_length, tag_length, value_length = unpack(batch, cursor)
+        delta, key_length, tag_length, value_length = unpack(data, cursor)
         cursor += width
         tag_at = cursor + key_length
         value_at = tag_at + tag_length
-        key, tag = bytes(batch[cursor:tag_at]), bytes(batch[tag_at:value_at])
-        if value_length < 0:
-            cursor = value_at
-            yield Record(base + delta, key, tag, None)
-        else:
-            cursor = value_at + value_length
-            yield Record(base + delta, key, tag, bytes(batch[value_at:cursor]))
+        after = value_at if value_length < 0 else value_at + value_length
+        value = None if value_length < 0 else data[value_at:after]
+        found.append(make(Record, (base + delta, data[cursor:tag_at], data[tag_at:value_at], value)))
+        cursor = after
+    return found
 
 
 def sole(view: memoryview, expected: tuple[int, int, int]) -> bytes | None:

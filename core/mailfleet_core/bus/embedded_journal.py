@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,7 +27,9 @@ from mailfleet_core.bus.embedded_notes import (
 )
 from mailfleet_core.bus.embedded_segment import (
     AGED,
+    PAGE_BYTES,
     RAW,
+    ZEROS,
     Extents,
     Segment,
     add_to,
@@ -88,10 +90,10 @@ class Journal:
         self._chain = 0
         self._spare_ready = False
         self._syncing = threading.Lock()
-        self._unsynced = False
-        """There are batches in the current segment that were written and not synced."""
-        self.before_write: Callable[[], None] | None = None
-        """Makes durable what this journal's batches refer to."""
+        self._unsynced: set[int] = set()
+        """Producers of batches in the current segment that were written and not synced."""
+        self.before_write: Callable[[Collection[int]], None] | None = None
+        """Makes durable what batches of these producers refer to."""
         self._recover()
         # What a killed process left unsynced may be referred to as soon as we answer again.
         os.fdatasync(self.current.descriptor)
@@ -113,7 +115,7 @@ class Journal:
             run = _Run(self._position, self._chain)
             rest = appends[len(answers) :]
             try:
-                if not self._fits(rest[0]):
+                if not self._room(rest[0], run):
                     self._roll(rest[0])
                     run = _Run(self._position, self._chain)
                 if not self._position:
@@ -166,11 +168,13 @@ class Journal:
         for segment in self.segments:
             segment.close()
 
+    def fits(self, appends: list[Append]) -> bool:
+        """Can they be written without a new segment?"""
+        size = sum(form.HEAD.size + len(item.payload) for item in appends)
+        return 0 < self._position <= self.current.size - size
+
     def _next_bytes(self) -> int:
         return min(self.segment_bytes, max(FIRST_SEGMENT_BYTES, 2 * self.current.size))
-
-    def _fits(self, item: Append) -> bool:
-        return self._position + form.HEAD.size + len(item.payload) <= self.current.size
 
     def _place_run(self, appends: list[Append], run: _Run) -> list[int]:
         """Place what fits into the current segment; at least one."""
@@ -223,7 +227,11 @@ class Journal:
         if self.before_write is not None:
             # Not merely before the sync: the kernel may store our pages first, and after a power cut a record would
             # refer to an address that another body gets.
-            self.before_write()
+            self.before_write(run.before)
+        # Up to the end of the page: what would be in it need not be read from the disk first.
+        fill = min(-run.end % PAGE_BYTES, self.current.size - run.end)
+        if fill:
+            pieces.append(ZEROS[:fill])
         for first in range(0, len(pieces), _IOV_MAX):
             some = pieces[first : first + _IOV_MAX]
             expected = sum(map(len, some))
@@ -236,15 +244,16 @@ class Journal:
         if any(item.durable for item, _ in run.placed):
             os.fdatasync(self.current.descriptor)
         else:
-            self._unsynced = True
+            self._unsynced.update(run.before)
         self._position, self._chain = run.end, run.chain
 
-    def sync(self) -> None:
-        """Make durable what was placed. May run in another thread. Raises OSError."""
-        if self._unsynced:
-            with self._syncing:
+    def sync(self, producers: Collection[int] | None = None) -> None:
+        """Make durable what was placed, if it was by one of `producers`. May run in another thread. Raises OSError."""
+        # The look is inside, too: another thread's sync must have ended before we say that it is done.
+        with self._syncing:
+            if self._unsynced and (producers is None or not self._unsynced.isdisjoint(producers)):
                 # First: what is placed from here on is synced next time.
-                self._unsynced = False
+                self._unsynced = set()
                 os.fdatasync(self.current.descriptor)
 
     def _settle(self, run: _Run) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mailfleet_core.bus import embedded_wire as wire
-from mailfleet_core.bus.embedded_format import ENTRY, PART, entry, sign
+from mailfleet_core.bus.embedded_format import ENTRY, PART, pieces, sign
 from mailfleet_core.bus.embedded_journal import REFUSED, REMEMBERED_BATCHES, WRITTEN_BEFORE
 from mailfleet_core.bus.port import BusFull, BusUnavailable
 
@@ -16,7 +16,7 @@ WINDOW_BATCHES = REMEMBERED_BATCHES // 2
 WINDOW_BYTES = 16 << 20
 """Per journal: unacknowledged on the wire. More waits here."""
 COPIED_BYTES = 16 << 10
-"""Longer values are not copied into their batch, but sent as they are."""
+"""A record that is longer and alone in its batch is not copied, but sent as it is."""
 
 Send = Callable[[list[bytes]], None]
 
@@ -75,14 +75,8 @@ class Producer:
         if batch is None:
             batch = self._open[target] = _Batch(target, kind)
         futures = batch.futures
-        if value is None or len(value) <= COPIED_BYTES:
-            record = entry(len(futures), key, tag, value)
-            batch.pieces.append(record)
-            size = len(record)
-        else:
-            head = ENTRY.pack(len(futures), len(key), len(tag), len(value)) + key + tag
-            batch.pieces += (head, value)
-            size = len(head) + len(value)
+        batch.pieces += pieces(len(futures), key, tag, value)
+        size = ENTRY.size + len(key) + len(tag) + (len(value) if value else 0)
         futures.append(future)
         batch.size += size
         self.in_flight_bytes += size
@@ -103,7 +97,7 @@ class Producer:
         journal = batch.journal
         self._sequence[journal] = sequence = self._sequence[journal] + 1
         topic, partition, _ = batch.target
-        if len(batch.pieces) > 1 and batch.size <= BATCH_BYTES + COPIED_BYTES:
+        if batch.size <= COPIED_BYTES or len(batch.futures) > 1:
             batch.pieces = [b"".join(batch.pieces)]
         part = sign((topic, partition, self.identity, sequence, len(batch.futures)), batch.pieces)
         batch.pieces.insert(0, wire.FRAME.pack(PART.size + batch.size, batch.kind) + part)

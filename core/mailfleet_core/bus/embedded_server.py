@@ -14,11 +14,12 @@ from pathlib import Path
 import msgspec
 
 from mailfleet_core.bus import embedded_wire as wire
+from mailfleet_core.bus.embedded_feed import Feed
 from mailfleet_core.bus.embedded_format import HEAD
 from mailfleet_core.bus.embedded_groups import Group
 from mailfleet_core.bus.embedded_housekeeping import Housekeeper, Policy
 from mailfleet_core.bus.embedded_journal import REFUSED, WRITTEN_BEFORE, Journal
-from mailfleet_core.bus.embedded_segment import key_of, sync_directory
+from mailfleet_core.bus.embedded_segment import sync_directory
 from mailfleet_core.bus.embedded_session import Session
 from mailfleet_core.bus.embedded_writer import Item, Writer
 
@@ -41,7 +42,8 @@ class LogOptions(msgspec.Struct, frozen=True):
     segment_bytes: int = 64 << 20
     reserve_bytes: int = 0
     """Free space kept for what is accepted already; 0: 64 MiB or 2 % of the disk, whichever is more."""
-    group_seconds: float = 0.002
+    group_seconds: float = 0.004
+    """Most time from one group to the next when many records come."""
     policy: Policy = Policy()
 
 
@@ -54,6 +56,8 @@ class LogServer:
         self.topics: list[wire.TopicSpec] = []
         """By topic number less one; fixed for life, new ones may be added."""
         self.sessions: set[Session] = set()
+        self.tails: dict[int, list[tuple[Session, Feed]]] = {}
+        """By partition, who reads it."""
         self.groups: dict[tuple[str, int], Group] = {}
         self.ends: dict[int, int] = {}
         """By partition, the offset after the last durable record."""
@@ -166,21 +170,24 @@ class LogServer:
 
     def _tell(self, number: int, group: list[Item], answers: list[int]) -> None:
         """Acknowledge a durable group and give it to those who wait for it."""
-        fed = {feed.key for session in self.sessions for feed in session.feeds.values() if feed.live}
         fresh: dict[int, list[tuple[int, bytes]]] = {}
+        ends, tails = self.ends, self.tails
         for (acknowledge, append), base in zip(group, answers, strict=True):
             acknowledge(append, base)
             if base <= WRITTEN_BEFORE or not append.topic:
                 continue
-            key = key_of(append.topic, append.partition)
+            key = append.topic << 16 | append.partition
             end = base + append.span
-            if end > self.ends.get(key, 0):
-                self.ends[key] = end
-                if key in fed:
+            if end > ends.get(key, 0):
+                ends[key] = end
+                if key in tails:
                     head = HEAD.pack(0, HEAD.size + len(append.payload), base, 0)
                     fresh.setdefault(key, []).append((base, head + append.payload))
+        for key, batches in fresh.items():
+            for session, feed in tails[key]:
+                session.feed(feed, batches)
         for session in self.sessions:
-            session.flush(fresh)
+            session.flush()
         sealed = len(self.journals[number].segments)
         if sealed != self._sealed[number]:
             self._sealed[number] = sealed
@@ -214,11 +221,19 @@ class LogServer:
                     session.tell("dropped")
 
     def _slowest_tails(self) -> dict[int, int]:
-        tails: dict[int, int] = {}
-        for session in self.sessions:
-            for feed in session.feeds.values():
-                tails[feed.key] = min(tails.get(feed.key, feed.next), feed.next)
-        return tails
+        return {key: min(feed.next for _, feed in tails) for key, tails in self.tails.items()}
+
+    def add_tail(self, session: Session, feed: Feed) -> None:
+        """A client reads a partition, unless it is gone already."""
+        if session in self.sessions:
+            self.tails.setdefault(feed.key, []).append((session, feed))
+
+    def drop_tail(self, feed: Feed) -> None:
+        """It does not any more."""
+        feed.closed = True
+        left = [other for other in self.tails.pop(feed.key, []) if other[1] is not feed]
+        if left:
+            self.tails[feed.key] = left
 
     def keep_house(self) -> None:
         """There may be something to drop."""

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -35,7 +35,7 @@ class Session(wire.Frames):
     def __init__(self, server: LogServer) -> None:
         super().__init__()
         self.server = server
-        self.feeds: dict[int, Feed] = {}
+        self._feeds: dict[int, Feed] = {}
         self.name = "?"
         self._out: list[bytes] = []
         self._acks: list[bytes] = []
@@ -56,8 +56,9 @@ class Session(wire.Frames):
     def connection_lost(self, error: Exception | None) -> None:
         """It is gone: its partitions go to others at once."""
         self.server.sessions.discard(self)
-        for feed in self.feeds.values():
-            feed.closed = True
+        for feed in self._feeds.values():
+            self.server.drop_tail(feed)
+        self._feeds.clear()
         members, self._members = self._members, {}
         for member, group in members.values():
             group.leave(member)
@@ -110,16 +111,12 @@ class Session(wire.Frames):
                 self._transport.resume_reading()
         self._acks.append(wire.ACK.pack(self.server.topics[append.topic - 1].journal, append.sequence, base))
 
-    def flush(self, fresh: Mapping[int, list[tuple[int, bytes]]]) -> None:
+    def flush(self) -> None:
         """After a group: acknowledgements and what its tails wait for, in one write."""
         if self._acks:
             body = b"".join(self._acks)
             self._acks.clear()
-            self._out += (wire.FRAME.pack(len(body), wire.ACKS), body)
-        if fresh:
-            for feed in self.feeds.values():
-                if feed.key in fresh:
-                    self._feed(feed, fresh[feed.key])
+            self._out[:0] = wire.FRAME.pack(len(body), wire.ACKS), body
         if self._out:
             self._transport.writelines(self._out)
             self._out = []
@@ -129,7 +126,8 @@ class Session(wire.Frames):
         self._transport.write(wire.frame(wire.TOLD, *what))
 
     # --- tails --------------------------------------------------------------------------------------------------------
-    def _feed(self, feed: Feed, fresh: list[tuple[int, bytes]]) -> None:
+    def feed(self, feed: Feed, fresh: list[tuple[int, bytes]]) -> None:
+        """New durable batches of a partition that it reads, with the next flush."""
         data = feed.offer([batch for _, batch in fresh], [base for base, _ in fresh], self.server.ends[feed.key])
         if data is not None:
             self._out += (wire.FRAME.pack(len(data) + wire.TAIL.size, wire.DATA), wire.TAIL.pack(feed.number), data)
@@ -137,7 +135,7 @@ class Session(wire.Frames):
             self._catch_up(feed)
 
     def _grant(self, number: int, credit: int) -> None:
-        feed = self.feeds.get(number)
+        feed = self._feeds.get(number)
         if feed is not None:
             feed.credit += credit
             self._catch_up(feed)
@@ -203,13 +201,15 @@ class Session(wire.Frames):
 
     async def _tail(self, number: int, key: int, start: int, credit: int) -> None:
         self.server.topic(key >> 16)
-        feed = self.feeds[number] = Feed(number, key, start, credit)
+        await self._untail(number)
+        feed = self._feeds[number] = Feed(number, key, start, credit)
+        self.server.add_tail(self, feed)
         self._catch_up(feed)
 
     async def _untail(self, number: int) -> None:
-        feed = self.feeds.pop(number, None)
+        feed = self._feeds.pop(number, None)
         if feed is not None:
-            feed.closed = True
+            self.server.drop_tail(feed)
 
     # --- groups -------------------------------------------------------------------------------------------------------
     async def _join(self, number: int, name: str, topic: int, holding: list[int]) -> list[int]:

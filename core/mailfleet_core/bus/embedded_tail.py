@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-from mailfleet_core.bus.embedded_format import Torn, check, records
+from mailfleet_core.bus.embedded_format import Torn, take
 from mailfleet_core.bus.port import BusUnavailable, Record
 
 CREDIT_BYTES = 1 << 20
@@ -63,19 +63,18 @@ class Tail(AsyncIterator[list[Record]]):
 
     def _take(self, data: bytes) -> list[Record]:
         found: list[Record] = []
-        at, start = 0, self.position
-        while at < len(data):
+        at, start, size = 0, self.position, len(data)
+        while at < size:
             try:
-                info = check(data, at)
+                batch, after, at = take(data, at)
             except Torn as error:
                 raise BusUnavailable(f"a damaged batch in the log: {error}") from error
-            batch = list(records(data, at))
-            if info.base < start:
+            if batch and batch[0].offset < start:
                 batch = [record for record in batch if record.offset >= start]
             found += batch
-            at += info.length
-            self.position = max(self.position, info.base + info.span)
-        self._taken += len(data)
+            if after > self.position:
+                self.position = after
+        self._taken += size
         if self._taken > CREDIT_BYTES // 2:
             self._grant(self.number, self._taken)
             self._taken = 0

@@ -1,8 +1,8 @@
-"""The log on a Kafka cluster, through kafka-python.
+"""The log on a Kafka cluster.
 
-One process has: a thread of kafka-python for everything that is asked or fetched (`kafka_link`, `kafka_tails`,
-`kafka_reads`, `kafka_group`), and two producers with threads of their own (`kafka_append`). Nothing of theirs runs
-callbacks of ours outside our event loop.
+What every mail needs, appends, tails and reads (`kafka_append`, `kafka_tails`, `kafka_reads`), goes over connections of
+ours on our event loop (`kafka_connection`). What is asked rarely, metadata, groups and administration (`kafka_link`,
+`kafka_group`, `kafka_topics`), is kafka-python's, on a thread of its own; it runs no callback of ours there.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from kafka.errors import KafkaError, PolicyViolationError, for_code
 from kafka.protocol.admin import DeleteRecordsRequest
 
 from mailfleet_core.bus import topics
-from mailfleet_core.bus.kafka_append import BODY_BATCH_BYTES, SMALL_BATCH_BYTES, SMALL_LINGER_MILLISECONDS, Appender
+from mailfleet_core.bus.kafka_append import BODIES, SMALL, Appender
 from mailfleet_core.bus.kafka_group import KafkaMembership, Offsets
 from mailfleet_core.bus.kafka_link import RETRY_SECONDS, Link
 from mailfleet_core.bus.kafka_reads import Reads
 from mailfleet_core.bus.kafka_tails import Tails
 from mailfleet_core.bus.kafka_topics import Administration, check_partitions, refuse, weaknesses
-from mailfleet_core.bus.port import BusUnavailable, Membership, OnAssigned, OnRevoked, Record
+from mailfleet_core.bus.port import DELIVERY_SECONDS, BusUnavailable, Membership, OnAssigned, OnRevoked, Record
 from mailfleet_core.settings import BusSettings
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,6 @@ START_SECONDS = 20.0
 ASK_SECONDS = 10.0
 CLOSE_SECONDS = 10.0
 PING_SECONDS = 1.0
-DELIVERY_SECONDS = 30.0
 
 
 class KafkaBus:
@@ -41,11 +40,8 @@ class KafkaBus:
         self._settings = settings
         self._topics = topics.topics(settings.queue_partitions, settings.lanes, QUEUE_LIFE_SECONDS)
         self._link = Link(settings, client)
-        names = [settings.topic_prefix + name for name in self._topics]
-        self._bodies = Appender(self._link.options, names, BODY_BATCH_BYTES, 0, delivery_seconds)
-        self._small = Appender(
-            self._link.options, names, SMALL_BATCH_BYTES, SMALL_LINGER_MILLISECONDS, delivery_seconds
-        )
+        self._bodies = Appender(self._link, BODIES, delivery_seconds)
+        self._small = Appender(self._link, SMALL, delivery_seconds)
         self._partitions: dict[str, int] = {}
         self._memberships: list[KafkaMembership] = []
         self._tails: Tails

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from kafka.protocol.consumer import FetchRequest
-from kafka.record import MemoryRecords
+from kafka.errors import CorruptRecordError, KafkaError
 
-from mailfleet_core.bus.kafka_append import TAG
+from mailfleet_core.bus import kafka_format
+from mailfleet_core.bus.kafka_connection import Line
 from mailfleet_core.bus.port import Record
 
-NAMES_VERSION = 12
-"""The newest version of Fetch that names topics; later ones want their ids."""
+log = logging.getLogger(__name__)
+
+FETCH, FETCH_VERSION = 1, 11
+"""Brokers know it since Kafka 2.3; newer ones want the ids of topics instead of their names."""
+ANSWER_SECONDS = 10.0
+_REQUEST = struct.Struct(">iiiibiii")
+"""Replica, wait, least and most bytes, isolation, session and its epoch, count of topics."""
+_PLACE = struct.Struct(">iiqqi")
+"""Partition, leader's epoch, offset, oldest offset, most bytes."""
+_ANSWER = struct.Struct(">ihii")
+"""Throttling, error, session, count of topics."""
+_FOUND = struct.Struct(">ihqqqi")
+"""Partition, error, end, stable end, oldest offset, count of aborted transactions."""
+_NO_FORGOTTEN_NO_RACK = struct.pack(">ih", 0, 0)
 
 
 class Want(NamedTuple):
@@ -30,8 +44,6 @@ class Fetched:
     """What came for one partition."""
 
     error: int
-    oldest: int
-    """First offset kept; -1 when unknown."""
     end: int
     """The offset after the last record that readers may see."""
     records: list[Record]
@@ -41,65 +53,61 @@ class Fetched:
     """Bytes of complete batches."""
 
 
-def request(wants: Iterable[Want], wait_ms: int, max_bytes: int) -> Any:
+Place = tuple[str, int]
+
+
+async def fetch(line: Line, wants: Iterable[Want], wait_ms: int, max_bytes: int) -> dict[Place, Fetched]:
+    """What the broker has for `wants`, at the latest after `wait_ms`. Raises KafkaError."""
+    asked = list(wants)
+    answer = await line.ask(FETCH, FETCH_VERSION, [request(asked, wait_ms, max_bytes)], ANSWER_SECONDS + wait_ms / 1000)
+    try:
+        return parse(answer, {(want.topic, want.partition): want.offset for want in asked})
+    except (struct.error, ValueError, IndexError) as error:
+        log.error("what Kafka gave cannot be read: %r", error)
+        raise KafkaError(f"unreadable: {error!r}") from error
+
+
+def request(wants: Iterable[Want], wait_ms: int, max_bytes: int) -> bytes:
     """The request for `wants`. The first partition with records gives a whole batch, however big."""
-    topics: dict[str, list[Any]] = {}
-    for want in wants:
-        partition = FetchRequest.FetchTopic.FetchPartition(
-            partition=want.partition,
-            current_leader_epoch=-1,
-            fetch_offset=want.offset,
-            last_fetched_epoch=-1,
-            log_start_offset=-1,
-            partition_max_bytes=want.max_bytes,
-        )
-        topics.setdefault(want.topic, []).append(partition)
-    return FetchRequest(
-        replica_id=-1,
-        max_wait_ms=wait_ms,
-        min_bytes=1 if wait_ms else 0,
-        max_bytes=max_bytes,
-        isolation_level=0,
-        session_id=0,
-        session_epoch=-1,
-        topics=[FetchRequest.FetchTopic(topic=topic, partitions=partitions) for topic, partitions in topics.items()],
-        forgotten_topics_data=[],
-        rack_id="",
-        max_version=NAMES_VERSION,
-    )
+    topics: dict[str, list[bytes]] = {}
+    for topic, partition, offset, most in wants:
+        topics.setdefault(topic, []).append(_PLACE.pack(partition, -1, offset, -1, most))
+    pieces = [_REQUEST.pack(-1, wait_ms, 1 if wait_ms else 0, max_bytes, 0, 0, -1, len(topics))]
+    for topic, places in topics.items():
+        name = topic.encode()
+        pieces += (struct.pack(f">h{len(name)}si", len(name), name, len(places)), *places)
+    pieces.append(_NO_FORGOTTEN_NO_RACK)
+    return b"".join(pieces)
 
 
-def parse(response: Any, offsets: dict[tuple[str, int], int]) -> dict[tuple[str, int], Fetched]:
-    """The records of a response from `offsets` on; what a batch has before them is left out."""
-    found = {}
-    for topic in response.responses:
-        for answer in topic.partitions:
-            place = (topic.topic, answer.partition_index)
-            found[place] = _parse(answer, offsets[place])
+def parse(answer: bytes, offsets: dict[Place, int]) -> dict[Place, Fetched]:
+    """The records of an answer from `offsets` on; what a batch has before them is left out."""
+    found: dict[Place, Fetched] = {}
+    _, _, _, topics = _ANSWER.unpack_from(answer)
+    at = _ANSWER.size
+    for _ in range(topics):
+        size = int.from_bytes(answer[at : at + 2], "big")
+        topic = answer[at + 2 : at + 2 + size].decode()
+        partitions = int.from_bytes(answer[at + 2 + size : at + 6 + size], "big")
+        at += 6 + size
+        for _ in range(partitions):
+            number, error, end, _, _, aborted = _FOUND.unpack_from(answer, at)
+            at += _FOUND.size + 16 * max(0, aborted) + 4  # After the aborted: the replica to ask the next time.
+            (size,) = struct.unpack_from(">i", answer, at)
+            at += 4
+            place = (topic, number)
+            if error or size <= 0:
+                found[place] = Fetched(error, end, [], offsets[place], 0)
+            else:
+                found[place] = _read(place, answer[at : at + size], offsets[place], end)
+            at += max(0, size)
     return found
 
 
-def _parse(answer: Any, offset: int) -> Fetched:
-    fetched = Fetched(answer.error_code, answer.log_start_offset, answer.high_watermark, [], offset, 0)
-    if answer.error_code or not answer.records:
-        return fetched
-    for batch in MemoryRecords(answer.records):
-        fetched.size += batch.size_in_bytes
-        if batch.is_control_batch:
-            fetched.next_offset = max(fetched.next_offset, batch.last_offset + 1)
-            continue
-        next_offset = batch.last_offset + 1
-        fetched.records += [
-            Record(record.offset, record.key or b"", _tag(record.headers), record.value)
-            for record in batch
-            if record.offset >= offset
-        ]
-        fetched.next_offset = max(fetched.next_offset, next_offset)
-    return fetched
-
-
-def _tag(headers: list[tuple[str, bytes]]) -> bytes:
-    for name, value in headers:
-        if name == TAG:
-            return value
-    return b""
+def _read(place: Place, data: bytes, offset: int, end: int) -> Fetched:
+    try:
+        read = kafka_format.read(data, offset)
+    except CorruptRecordError as error:
+        log.error("%s[%d]: %s", *place, error)
+        return Fetched(CorruptRecordError.errno, end, [], offset, 0)
+    return Fetched(0, end, read.records, read.next_offset, read.size)

@@ -20,6 +20,7 @@ from kafka.net.selector import NetworkSelector
 from kafka.protocol.consumer import ListOffsetsRequest
 from kafka.protocol.metadata import MetadataRequest
 
+from mailfleet_core.bus.kafka_connection import security
 from mailfleet_core.bus.port import BusUnavailable
 from mailfleet_core.settings import BusSettings
 
@@ -105,6 +106,8 @@ class Link:
 
     def __init__(self, settings: BusSettings, client: str) -> None:
         self.options = options(settings, client)
+        self.client = client
+        self.security = security(self.options)
         self._bootstrap = settings.bootstrap
         self._settings = {"max_in_flight_requests_per_connection": 1000, "receive_message_max_bytes": 128 << 20}
         self._net: Any = None
@@ -152,6 +155,14 @@ class Link:
             self.stale()
             raise KafkaError(f"{topic}[{partition}] has no leader now")
         return int(node)
+
+    def address(self, node: int) -> tuple[str, int]:
+        """Where a broker is. Raises KafkaError when it is not known."""
+        broker = self._primary.cluster.broker_metadata(node)
+        if broker is None:
+            self.stale()
+            raise KafkaError(f"broker {node} is not known")
+        return str(broker.host), int(broker.port)
 
     def stale(self) -> None:
         """A broker said that it does not lead what we thought it does."""

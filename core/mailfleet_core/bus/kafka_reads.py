@@ -1,8 +1,8 @@
 """Single records by offset: own fetch requests, several partitions in one, and the neighbours kept for a moment.
 
-Reading one record by seek and poll takes milliseconds; a Fetch for exactly its offset takes a third of one. The broker
-sends the whole batch that holds the record, so what came beside it is kept: bodies are read soon after each other.
-Should these semi-private classes of kafka-python ever be gone, seek and poll is the way back (slower, same promises).
+Reading one record by a consumer's seek and poll takes milliseconds; a Fetch for exactly its offset takes a third of one.
+The broker sends the whole batch that holds the record, so what came beside it is kept: bodies are read soon after each
+other.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from functools import partial
 
 from kafka.errors import KafkaError, OffsetOutOfRangeError, for_code
 
-from mailfleet_core.bus import kafka_fetch
-from mailfleet_core.bus.kafka_fetch import Fetched, Want
+from mailfleet_core.bus.kafka_connection import Line
+from mailfleet_core.bus.kafka_fetch import Fetched, Want, fetch
 from mailfleet_core.bus.kafka_link import RETRY_SECONDS, Link
 from mailfleet_core.bus.port import BusUnavailable, NotFound
 
@@ -44,7 +43,7 @@ class Reads:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._loop = asyncio.get_running_loop()
-        self._channel = link.channel()
+        self._lines: dict[int, Line] = {}
         self._wanted: deque[_Wanted] = deque()
         self._running = 0
         self._scheduled = False
@@ -74,6 +73,13 @@ class Reads:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for line in self._lines.values():
+            line.drop()
+
+    def _line(self, node: int) -> Line:
+        if node not in self._lines:
+            self._lines[node] = Line(self._link, node)
+        return self._lines[node]
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -131,11 +137,7 @@ class Reads:
         try:
             if node is None:
                 raise KafkaError("no leader")
-            found: dict[tuple[str, int], Fetched] = await self._channel.call(
-                kafka_fetch.request(wants.values(), 0, RESPONSE_BYTES),
-                node,
-                partial(kafka_fetch.parse, offsets={place: want.offset for place, want in wants.items()}),
-            )
+            found = await fetch(self._line(node), wants.values(), 0, RESPONSE_BYTES)
         except KafkaError:
             await asyncio.sleep(RETRY_SECONDS)
             self._wanted.extendleft(reversed(chosen))

@@ -1,8 +1,9 @@
 """All tails of a process: long polls of many partitions at once, each tail with a bounded store of its own.
 
-A broker answers the requests of a connection in turn, so a tail that becomes ready during a long poll would wait for
-its end. Hence two lanes to each broker: the long one polls all tails that were ready when it was free; a tail that
-becomes ready meanwhile is polled on the short lane, which never waits long, until the long one takes it over.
+A broker looks at every partition of a request twice, so what is busy is not polled together with what is quiet: a tail
+that had records within a second is polled on the hot lane, all others wait in one long poll on the cold one. And it
+answers the requests of a connection in turn, so a tail that becomes ready during the long poll would wait for its end:
+it is polled on the hot lane too, which never waits long, until the cold one takes it over.
 A tail whose store is full is not polled: it holds back nobody.
 """
 
@@ -10,16 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from functools import partial
+from operator import attrgetter
 
 from kafka.errors import KafkaError, OffsetOutOfRangeError, for_code
 
-from mailfleet_core.bus import kafka_fetch
-from mailfleet_core.bus.kafka_fetch import Fetched, Want
-from mailfleet_core.bus.kafka_link import RETRY_SECONDS, Channel, Link
+from mailfleet_core.bus.kafka_connection import Line
+from mailfleet_core.bus.kafka_fetch import Fetched, Want, fetch
+from mailfleet_core.bus.kafka_link import RETRY_SECONDS, Link
 from mailfleet_core.bus.port import Record
 
 log = logging.getLogger(__name__)
@@ -27,8 +29,11 @@ log = logging.getLogger(__name__)
 PACE_SECONDS = 0.005
 """Least time between two rounds of fetches: one request costs what fifty records cost, so a busy log is read in
 mouthfuls. A quiet one is read at once."""
-LONG, SHORT = 0, 1
+COLD, HOT = 0, 1
 WAIT_MS = (500, 20)
+HOT_SECONDS = 1.0
+SHARED_RECORDS = 500
+"""Tails of one partition that are no further apart are served by one fetch: neither waits for the other's past."""
 PARTITION_BYTES = 1 << 20
 RESPONSE_BYTES = 16 << 20
 STORE_BYTES = 2 << 20
@@ -47,6 +52,7 @@ class Tail:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     polled: bool = False
     closed: bool = False
+    hot_until: float = 0.0
 
     @property
     def hungry(self) -> bool:
@@ -58,11 +64,11 @@ class Tail:
 class _Node:
     """One broker: its lanes and the tails that wait for one."""
 
-    lanes: tuple[Channel, Channel]
+    lanes: tuple[Line, Line]
     busy: list[bool] = field(default_factory=lambda: [False, False])
     ready: dict[Tail, None] = field(default_factory=dict)
     merging: bool = False
-    """The long lane waits for the short one, to take its tails over."""
+    """The cold lane waits for the hot one, to take over what is quiet now."""
 
 
 class Tails:
@@ -103,6 +109,9 @@ class Tails:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for node in self._nodes.values():
+            for line in node.lanes:
+                line.drop()
 
     def _hungry(self, tail: Tail) -> None:
         if not tail.polled and tail.hungry:
@@ -125,74 +134,80 @@ class Tails:
                 self._node(self._link.leader(tail.topic, tail.partition)).ready[tail] = None
             except KafkaError:
                 self._later(tail)
-        for number, node in self._nodes.items():
-            while node.ready and self._begin(number, node):
-                pass
+        for node in self._nodes.values():
+            if node.ready:
+                self._begin(node)
 
     def _node(self, number: int) -> _Node:
         if number not in self._nodes:
-            self._nodes[number] = _Node((self._link.channel(), self._link.channel()))
+            self._nodes[number] = _Node((Line(self._link, number), Line(self._link, number)))
         return self._nodes[number]
 
-    def _begin(self, number: int, node: _Node) -> bool:
-        """Poll what is ready on a lane that is free; of two tails of one partition only one."""
-        if node.merging and node.busy[SHORT]:
-            return False
+    def _begin(self, node: _Node) -> None:
+        """Poll what is ready on the lanes that are free."""
+        if node.merging and node.busy[HOT]:
+            return
         node.merging = False
-        lane = SHORT if node.busy[LONG] else LONG
-        if node.busy[lane]:
-            return False
-        polled: dict[tuple[str, int], Tail] = {}
-        for tail in list(node.ready):
-            if tail.closed or polled.setdefault((tail.topic, tail.partition), tail) is tail:
+        now = self._loop.time()
+        if not node.busy[COLD]:
+            self._take(node, COLD, [tail for tail in node.ready if tail.hot_until < now])
+        if not node.busy[HOT]:
+            self._take(node, HOT, list(node.ready))
+
+    def _take(self, node: _Node, lane: int, tails: list[Tail]) -> None:
+        """Poll them on this lane; tails that are close to each other in a partition share what comes."""
+        polled: dict[tuple[str, int], list[Tail]] = {}
+        for tail in tails:
+            sharing = polled.setdefault((tail.topic, tail.partition), [])
+            if tail.closed:
                 del node.ready[tail]
+            elif not sharing or abs(sharing[0].offset - tail.offset) <= SHARED_RECORDS:
+                del node.ready[tail]
+                sharing.append(tail)
+        polled = {place: sharing for place, sharing in polled.items() if sharing}
         if polled:
             node.busy[lane] = True
-            self._spawn(self._poll(number, node, lane, polled))
-        return bool(polled)
+            self._spawn(self._poll(node, lane, polled))
 
-    async def _poll(self, number: int, node: _Node, lane: int, polled: dict[tuple[str, int], Tail]) -> None:
+    async def _poll(self, node: _Node, lane: int, polled: dict[tuple[str, int], list[Tail]]) -> None:
         found: dict[tuple[str, int], Fetched] = {}
         try:
-            found = await self._fetch(number, node.lanes[lane], polled, WAIT_MS[lane])
+            wants = [
+                Want(*place, min(tail.offset for tail in sharing), PARTITION_BYTES) for place, sharing in polled.items()
+            ]
+            found = await fetch(node.lanes[lane], wants, WAIT_MS[lane], RESPONSE_BYTES)
         except KafkaError as error:
             log.debug("fetch failed: %r", error)
         finally:
             node.busy[lane] = False
         arrived = False
-        for place, tail in polled.items():
-            if place in found:
-                arrived = self._deliver(tail, found[place]) or arrived
-            else:
-                self._later(tail)
-        node.merging = lane == LONG and bool(found) and not arrived and node.busy[SHORT]
+        for place, sharing in polled.items():
+            for tail in sharing:
+                if place in found:
+                    arrived = self._deliver(tail, found[place]) or arrived
+                else:
+                    self._later(tail)
+        node.merging = lane == COLD and bool(found) and not arrived and node.busy[HOT]
         self._schedule()
-
-    async def _fetch(
-        self, number: int, channel: Channel, polled: dict[tuple[str, int], Tail], wait_ms: int
-    ) -> dict[tuple[str, int], Fetched]:
-        wants = [Want(tail.topic, tail.partition, tail.offset, PARTITION_BYTES) for tail in polled.values()]
-        offsets = {(want.topic, want.partition): want.offset for want in wants}
-        request = kafka_fetch.request(wants, wait_ms, RESPONSE_BYTES)
-        found: dict[tuple[str, int], Fetched] = await channel.call(
-            request, number, partial(kafka_fetch.parse, offsets=offsets)
-        )
-        return found
 
     def _deliver(self, tail: Tail, fetched: Fetched) -> bool:
         """Put what came into the tail's store; was there anything?"""
         if fetched.error:
             self._recover(tail, fetched)
             return False
-        tail.offset = fetched.next_offset
         records = fetched.records
+        if records and records[0].offset < tail.offset:
+            records = records[bisect_left(records, tail.offset, key=attrgetter("offset")) :]
+        tail.offset = max(tail.offset, fetched.next_offset)
+        if records:
+            tail.hot_until = self._loop.time() + HOT_SECONDS
+            tail.arrived.set()
         for at in range(0, len(records), BATCH_RECORDS):
             batch = records[at : at + BATCH_RECORDS]
             size = sum(100 + len(record.key) + len(record.value or b"") for record in batch)
             tail.batches.append((batch, size))
             tail.stored_bytes += size
         tail.polled = False
-        tail.arrived.set()
         self._hungry(tail)
         return bool(records)
 

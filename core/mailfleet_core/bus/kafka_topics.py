@@ -61,6 +61,8 @@ def settings_of(topic: Topic, replicas: int) -> dict[str, str]:
     if topic.durable and not replicated:
         # Kafka itself never waits for the disk: with fewer than three replicas a power cut may take acknowledged mail.
         chosen["flush.messages"] = "1"
+        # An entry of the index is two more files to sync; without it Kafka looks through more batches for an offset.
+        chosen["index.interval.bytes"] = str((256 if topic.name == topics.BODY else 64) << 10)
     if topic.compacted:
         chosen |= COMPACTION
     else:

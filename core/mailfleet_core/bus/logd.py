@@ -25,7 +25,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--segment-bytes", type=int, default=defaults.segment_bytes, help="size of a file (%(default)s)"
     )
     parser.add_argument("--reserve-bytes", type=int, default=0, help="free space below which new mail is refused")
-    parser.add_argument("--group-seconds", type=float, default=defaults.group_seconds, help="least time between syncs")
+    parser.add_argument(
+        "--group-seconds", type=float, default=defaults.group_seconds, help="most time between syncs when busy"
+    )
     parser.add_argument("--settle-seconds", type=float, default=300.0, help="age of raw log before compaction")
     parser.add_argument("--compact-bytes", type=int, default=Policy().compact_bytes, help="raw log before compaction")
     parser.add_argument("--history-bytes", type=int, default=Policy().history_bytes, help="most that events may take")

@@ -13,6 +13,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
+DELIVERY_SECONDS = 120.0
+"""How long an append is tried before it fails. A client waits ten minutes for the reply after its dot (RFC 5321, 4.5.3.2.6),
+and what we refuse it may be written all the same, so it would come twice; meanwhile no new mail is taken (`healthy`)."""
+
 
 class Record(NamedTuple):
     """One record as read. `value` None is a tombstone: the key has no state any more."""

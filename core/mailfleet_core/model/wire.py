@@ -7,9 +7,13 @@ UTF-8 legal); instants are seconds since 1970.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
+
+from mailfleet_core.model import ids
 
 # --- DSN options of RFC 3461 -------------------------------------------------------------------------------------
 NOTIFY_NEVER, NOTIFY_SUCCESS, NOTIFY_FAILURE, NOTIFY_DELAY = 1, 2, 4, 8
@@ -188,25 +192,105 @@ class Result(Struct, frozen=True):
     """The site speaks DSN and was given NOTIFY: it tells of success itself (RFC 3461 5.2.2)."""
 
 
-class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One step of a mail's story, as users and `trace` see it; `mail.events` holds MessagePack arrays of these."""
+class Event(Struct, frozen=True):
+    """One step of a mail's story. In the log its ids are bytes: their texts are for people, and made when shown."""
 
-    id: str
-    """Stable: the same step told twice has the same id."""
+    unit: bytes
+    """The unit it is about."""
     kind: str
     """accepted, queued, held, attempted, deferred, delivered, bounced, expired, suppressed, cancelled, in_doubt."""
+    at: float
+    recipients: tuple[tuple[int, str], ...] = ()
+    """(index, address) of those it is about."""
+    attempt: int = 0
+    hop: int = 0
+    """queued: the unit's."""
+    tenant: str = ""
+    stream: str = ""
+    site: str = ""
+    source: str = ""
+    code: int = 0
+    enhanced: str = ""
+    text: str = ""
+    phase: str = ""
+    mx: str = ""
+    address: str = ""
+    tls: str = ""
+    seconds: float = 0
+    """How long the attempt took."""
+    until: float = 0
+    """held and deferred: when it is tried again."""
+    by: str = ""
+    """held: which limit, suspension or person."""
+    reverse_path: str = ""
+    header_message_id: str = ""
+    client: str = ""
+    size_bytes: int = 0
+    expires_at: float = 0
+    spelled: tuple[str, ...] = ()
+    """Id, message id and unit id, where an older version wrote the texts themselves."""
+
+    @property
+    def id(self) -> str:
+        """Stable: the same step told twice has the same id."""
+        if self.spelled:
+            return self.spelled[0]
+        turn = {"accepted": 0, "queued": self.hop}.get(self.kind, self.attempt)
+        first = self.by if self.kind == "held" or not self.recipients else self.recipients[0][0]
+        return f"{self.unit_id}/{turn}/{self.kind}/{first}"
+
+    @property
+    def message_id(self) -> str:
+        """Text of the id of the message."""
+        return self.spelled[1] if self.spelled else ids.text(self.unit[: ids.MESSAGE_ID_BYTES])
+
+    @property
+    def unit_id(self) -> str:
+        """Text of the id of the unit."""
+        return self.spelled[2] if self.spelled else ids.text(self.unit)
+
+
+EVENT_KINDS = (
+    "accepted", "queued", "held", "attempted", "deferred", "delivered", "bounced", "expired", "suppressed",
+    "cancelled", "in_doubt",
+)  # fmt: skip
+TERMINAL_KINDS = frozenset({"delivered", "bounced", "expired", "suppressed", "cancelled"})
+
+
+class Told(Struct, frozen=True):
+    """A record of `mail.events` (made by `tell`)."""
+
+    ends: bytes
+    """An `END` for every recipient that one of the events ends: whoever only counts need not look at the events."""
+    events: list[Event]
+
+
+END = struct.Struct(">16sI")
+"""Message id, index of the recipient in its envelope."""
+
+
+class _Ends(Struct, frozen=True):
+    """The beginning of `Told`."""
+
+    ends: bytes
+
+
+class _SpelledEvent(msgspec.Struct, frozen=True):
+    """An event as it was before `Told`: a map, in an array of them."""
+
+    id: str
+    kind: str
     at: float
     message_id: str
     unit_id: str = ""
     recipients: tuple[tuple[int, str], ...] = ()
-    """(index, address) of those it is about."""
     tenant: str = ""
     stream: str = ""
     reverse_path: str = ""
     header_message_id: str = ""
     client: str = ""
     size_bytes: int = 0
-    expires_at: float = 0.0
+    expires_at: float = 0
     site: str = ""
     source: str = ""
     attempt: int = 0
@@ -217,19 +301,15 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     mx: str = ""
     address: str = ""
     tls: str = ""
-    seconds: float = 0.0
-    """How long the attempt took."""
-    until: float = 0.0
-    """held and deferred: when it is tried again."""
+    seconds: float = 0
+    until: float = 0
     by: str = ""
-    """held: which limit, suspension or person."""
 
-
-EVENT_KINDS = (
-    "accepted", "queued", "held", "attempted", "deferred", "delivered", "bounced", "expired", "suppressed",
-    "cancelled", "in_doubt",
-)  # fmt: skip
-TERMINAL_KINDS = frozenset({"delivered", "bounced", "expired", "suppressed", "cancelled"})
+    def event(self) -> Event:
+        """The same as events are now."""
+        fields = msgspec.structs.asdict(self)
+        spelled = (fields.pop("id"), fields.pop("message_id"), fields.pop("unit_id"))
+        return Event(b"", spelled=spelled, **fields)
 
 
 class Suspension(Struct, frozen=True):
@@ -256,7 +336,7 @@ T = TypeVar("T")
 _encode = msgspec.msgpack.Encoder().encode
 _decoders = {
     kind: msgspec.msgpack.Decoder(kind)
-    for kind in (Accepted, Unit, Entry, Dispatch, Result, Suspension, Member, list[Event])
+    for kind in (Accepted, Unit, Entry, Dispatch, Result, Suspension, Member, Told, _Ends, list[_SpelledEvent])
 }
 
 
@@ -275,3 +355,37 @@ def decode(kind: type[T], data: bytes | memoryview) -> T:
         return _decoders[kind].decode(data)  # type: ignore[index, return-value]
     except msgspec.MsgspecError as error:
         raise Malformed(f"not a {kind}: {error}") from error
+
+
+def tell(events: list[Event]) -> bytes:
+    """The record of `mail.events` that tells of `events`."""
+    ends = b"".join(
+        [
+            END.pack(event.unit[: ids.MESSAGE_ID_BYTES], index)
+            for event in events
+            if event.kind in TERMINAL_KINDS
+            for index, _ in event.recipients
+        ]
+    )
+    return _encode(Told(ends, events))
+
+
+def told(data: bytes) -> list[Event]:
+    """The events in a record of `mail.events`, whichever version wrote it. Raises Malformed."""
+    try:
+        return decode(Told, data).events
+    except Malformed:
+        return [old.event() for old in decode(list[_SpelledEvent], data)]
+
+
+def ends(data: bytes) -> Iterable[tuple[bytes, int]]:
+    """Message id and index of every recipient that ends by a record of `mail.events`. Raises Malformed."""
+    try:
+        return END.iter_unpack(decode(_Ends, data).ends)
+    except (Malformed, struct.error):
+        return [
+            (ids.parse(event.message_id), index)
+            for event in told(data)
+            if event.kind in TERMINAL_KINDS
+            for index, _ in event.recipients
+        ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
+from functools import lru_cache
 
 import idna
 
@@ -17,21 +18,13 @@ MAX_LOCAL_OCTETS, MAX_DOMAIN_OCTETS, MAX_ADDRESS_OCTETS = 64, 255, 254
 
 _ATEXT = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = rb"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_PLAIN = re.compile(
-    rb"("
-    + _ATEXT
-    + rb"(?:\."
-    + _ATEXT
-    + rb")*)@((?:"
-    + _LABEL
-    + rb"\.)*([A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?))"
-)
+_ASCII_DOT_STRING = re.compile(_ATEXT + rb"(?:\." + _ATEXT + rb")*")
+_PLAIN_DOMAIN = re.compile(rb"(?:" + _LABEL + rb"\.)*(" + _LABEL + rb")")
 _DOT_STRING = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+)*"
 )
 _QUOTED_STRING = re.compile(r'"(?:[ !#-\[\]-~\x80-\U0010ffff]|\\[ -~])*"')
 _ASCII_LABEL = re.compile(_LABEL.decode())
-_PLAIN_PATH = re.compile(rb" *<(" + _PLAIN.pattern + rb")>")
 _PATH = re.compile(rb'<((?:[^<>"\\]|"(?:[^"\\]|\\.)*")*)>')
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Zs", "Zl", "Zp"})
 """Unicode categories that show nothing or turn the reading order; no mailbox needs one, every spoof does."""
@@ -43,11 +36,28 @@ class BadAddress(ValueError):
 
 def path(argument: bytes, *, literals: bool = False) -> tuple[str, bytes]:
     """The mailbox in the path at the start of `argument`, empty for `<>`, and what follows. Raises BadAddress."""
-    plain = _PLAIN_PATH.match(argument)
-    if plain is not None and _fits(plain[2], plain[1], plain[4]):
-        return plain[1].decode("ascii"), argument[plain.end() :]
-    inside, rest = split_path(argument.lstrip(b" "))
+    argument = argument.lstrip(b" ")
+    end = argument.find(b">")
+    if end > 0 and argument.startswith(b"<") and (found := plain(argument[1:end])):
+        return found, argument[end + 1 :]
+    inside, rest = split_path(argument)
     return (mailbox(inside, literals=literals) if inside else ""), rest
+
+
+def plain(address: bytes) -> str:
+    """The mailbox `address` when it is a dot-string at a domain, all ASCII, as nearly all are; empty: ask `mailbox`."""
+    local, _, domain = address.partition(b"@")
+    if len(local) > MAX_LOCAL_OCTETS or len(address) > MAX_ADDRESS_OCTETS:
+        return ""
+    if _ASCII_DOT_STRING.fullmatch(local) is None or not _is_plain_domain(domain):
+        return ""
+    return address.decode("ascii")
+
+
+@lru_cache(maxsize=4096)
+def _is_plain_domain(domain: bytes) -> bool:
+    found = _PLAIN_DOMAIN.fullmatch(domain)
+    return found is not None and not found[1].isdigit()
 
 
 def split_path(argument: bytes) -> tuple[bytes, bytes]:
@@ -65,14 +75,7 @@ def mailbox(address: bytes, *, literals: bool = False) -> str:
     """
     if len(address) > MAX_ADDRESS_OCTETS:
         raise BadAddress("the address is too long")
-    plain = _PLAIN.fullmatch(address)
-    if plain is not None and _fits(plain[1], address, plain[3]):
-        return address.decode("ascii")
-    return _careful(address, literals)
-
-
-def _fits(local: bytes, address: bytes, last_label: bytes) -> bool:
-    return len(local) <= MAX_LOCAL_OCTETS and len(address) <= MAX_ADDRESS_OCTETS and not last_label.isdigit()
+    return plain(address) or _careful(address, literals)
 
 
 def _careful(address: bytes, literals: bool) -> str:

@@ -177,6 +177,29 @@ class Transaction:
         self.untouched = False
         return _HANDLERS[self.state](self, reply)
 
+    def let_through(self, replies: Sequence[Reply]) -> bool:
+        """Do these answer all commands that were pipelined, and nobody is refused? Then they are taken, and the body is next.
+
+        The same as `receive` for each of them; anything else is left to that.
+        """
+        places = self._places
+        if (
+            self.state != State.MAIL
+            or not self._pipelined
+            or len(replies) != len(places) + 2
+            or replies[-1].code != 354
+        ):
+            return False
+        for reply in replies[:-1]:
+            if reply.code // 100 != 2:
+                return False
+        self.untouched = False
+        self._mail_accepted = True
+        self._index = len(places)
+        self._accepted = places.copy()
+        self.state = State.BODY
+        return True
+
     def body_written(self) -> None:
         """The last byte has left: what is silent now has perhaps taken the mail."""
         if self.state == State.BODY:

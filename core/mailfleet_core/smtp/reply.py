@@ -24,9 +24,11 @@ class ReplyParser:
     code 0, and then nothing more: where the next reply would begin is not known.
     """
 
-    __slots__ = ("_broken", "_dropped", "_known", "_lines", "_partial", "_size")
+    __slots__ = ("_broken", "_dropped", "_known", "_lines", "_partial", "_size", "idle")
 
     def __init__(self) -> None:
+        self.idle = True
+        """Is nothing begun? A connection with half a reply in it is not fit for another command."""
         self._partial = b""
         self._dropped = 0
         """Bytes of the unfinished line that are not kept."""
@@ -36,14 +38,9 @@ class ReplyParser:
         self._broken = False
         self._known: dict[bytes, list[Reply]] = {}
 
-    @property
-    def idle(self) -> bool:
-        """Is nothing begun? A connection with half a reply in it is not fit for another command."""
-        return not (self._partial or self._lines or self._broken)
-
     def feed(self, data: bytes) -> list[Reply]:
         """The replies that `data` completes."""
-        fresh = not (self._partial or self._lines or self._broken)
+        fresh = self.idle
         if fresh and (known := self._known.get(data)):
             return known
         replies: list[Reply] = []
@@ -53,6 +50,7 @@ class ReplyParser:
             start = end + 1
         if not self._broken and start < len(data):
             self._keep(data[start:], replies)
+        self.idle = not (self._partial or self._lines or self._broken)
         if fresh and self.idle and len(data) < 256:
             self._remember(data, replies)
         return replies

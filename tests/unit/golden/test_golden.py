@@ -46,11 +46,49 @@ VALUES: dict[str, object] = {
     "suspension": Suspension("maintenance", "postmaster", 1.0, 2.0),
     "member": Member("router", "http://127.0.0.1:1", 1.0, "host", 42),
 }
+SPELLED_EVENTS = [
+    Event(
+        b"",
+        "delivered",
+        1.0,
+        ((0, "r@b.example"),),
+        site="google",
+        code=250,
+        seconds=0.5,
+        by="x",
+        spelled=("i", "m", "u"),
+    ),
+    Event(b"", "accepted", 2.0, spelled=("j", "m", "")),
+]
 EVENTS = [
     Event(
-        "i", "delivered", 1.0, "m", "u", ((0, "r@b.example"),), site="google", code=250, seconds=0.5, until=0.0, by="x"
+        UNIT.unit_id,
+        wire.DELIVERED,
+        1.5,
+        ((0, "r@b.example"), (4, "п@b.example")),
+        3,
+        2,
+        "acme",
+        "bulk",
+        "google",
+        "a",
+        250,
+        "2.0.0",
+        "ok",
+        "dot",
+        "mx",
+        "192.0.2.2",
+        "TLSv1.3",
+        0.5,
+        2.5,
+        "x",
+        "s@a.example",
+        "<1@a.example>",
+        "192.0.2.1",
+        1_234_567,
+        1_800_432_000.5,
     ),
-    Event("j", "accepted", 2.0, "m"),
+    Event(UNIT.unit_id, "accepted", 2.0),
 ]
 
 
@@ -62,9 +100,16 @@ def test_a_record_of_today_is_understood(name: str) -> None:
 
 
 def test_events_of_today_are_understood() -> None:
-    data = (HERE / "events.msgpack").read_bytes()
-    assert wire.decode(list[Event], data) == EVENTS
-    assert wire.encode(EVENTS) == data
+    data = (HERE / "told.msgpack").read_bytes()
+    assert wire.told(data) == EVENTS
+    assert wire.tell(EVENTS) == data
+    assert list(wire.ends(data)) == [(UNIT.unit_id[:16], 0), (UNIT.unit_id[:16], 4)]
+
+
+def test_events_that_had_their_ids_as_text_are_understood() -> None:
+    events = wire.told((HERE / "events.msgpack").read_bytes())
+    assert events == SPELLED_EVENTS
+    assert [(event.id, event.message_id, event.unit_id) for event in events] == [("i", "m", "u"), ("j", "m", "")]
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x91\xc0", b"\x93\x01"])

@@ -83,7 +83,12 @@ def test_a_failure_is_reported_with_everything_that_is_known() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "action", "status"),
-    [(EXPIRED, "failed", "4.4.7"), (dsn.DELAYED, "delayed", "4.4.7"), (wire.DELIVERED, "relayed", "2.4.7")],
+    [
+        (EXPIRED, "failed", "4.4.7"),
+        (dsn.DELAYED, "delayed", "4.4.7"),
+        (wire.DELIVERED, "relayed", "2.4.7"),
+        (dsn.STORED, "delivered", "2.4.7"),
+    ],
 )
 def test_the_action_and_the_class_of_the_status_follow_from_what_happened(kind: str, action: str, status: str) -> None:
     _, message = made(kind, RecipientOutcome(0, wire.DEFERRED, 451, "4.4.7", "later", "rcpt"))
@@ -154,8 +159,8 @@ def test_notify_says_what_is_reported(notify: int, told_of: set[str]) -> None:
     outcome = RecipientOutcome(0, "", 250, "2.0.0", "", "dot")
     kinds = (wire.DELIVERED, wire.DEFERRED, wire.BOUNCED, EXPIRED, dsn.DELAYED)
     endings = tuple(Ending(kind, outcome, (Recipient(0, "r@b", notify),)) for kind in kinds)
-    assert {ending.kind for ending in dsn.reportable(endings, envelope(), False)} == told_of
-    assert dsn.reportable(endings, envelope(reverse_path=""), False) == ()
+    assert {ending.kind for ending in dsn.reportable(endings, envelope())} == told_of
+    assert dsn.reportable(endings, envelope(reverse_path="")) == ()
 
 
 def test_success_is_left_to_a_server_that_tells_of_it_itself() -> None:

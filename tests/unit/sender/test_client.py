@@ -117,3 +117,30 @@ def test_an_early_acceptance_of_half_a_message_is_not_believed() -> None:
     (outcome,) = settle(unit(["a@x.test"]).recipients, transaction.answers)
     assert (outcome.verdict, outcome.phase) == ("deferred", "data")
     assert not transaction.reusable
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(addresses, min_size=1, max_size=3), st.lists(st.sampled_from([250, 251, 354, 421, 450, 550]), max_size=6),
+    st.booleans(), st.booleans(), st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_replies_that_let_everybody_through_mean_the_same_together_as_one_by_one(
+    to: list[str], codes_said: list[int], through: bool, pipelining: bool, lmtp: bool, reset: bool
+) -> None:
+    together, one_by_one = (Transaction(unit(to), Body([b"x\r\n"]), Offered(pipelining), lmtp, reset) for _ in range(2))
+    if together.start() is one_by_one.start() is Step.DONE:
+        return
+    said = [Reply(250, "", "")] * (len(together._places) + 1) + [Reply(354, "", "")] if through else []
+    said = said or [Reply(code, "", "") for code in codes_said]
+    before = everything(together)
+    if not together.let_through(said):
+        assert everything(together) == before
+        return
+    steps = [one_by_one.receive(reply) for reply in said]
+    assert steps == [Step.WAIT] * (len(said) - 1) + [Step.BODY]
+    assert everything(together) == everything(one_by_one)
+
+
+def everything(transaction: Transaction) -> list[object]:
+    kept = (getattr(transaction, name) for name in Transaction.__slots__ if name != "body")
+    return [list(value) if isinstance(value, list) else value for value in kept]

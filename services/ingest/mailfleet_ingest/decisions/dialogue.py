@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from mailfleet_core.model import wire
 from mailfleet_ingest.decisions.content import Content
@@ -25,6 +26,9 @@ class State(Enum):
     MAIL = 3
     RCPT = 4
     BDAT = 5
+
+    __hash__ = object.__hash__
+    """Enum's own hashes the name, in Python, at each look into a table."""
 
 
 _TRANSACTION = (State.MAIL, State.RCPT, State.BDAT)
@@ -57,24 +61,21 @@ class Transaction:
         self.header: Header | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(msgspec.Struct, frozen=True):
     """Content of a message that has more; no answer is needed."""
 
     transaction: Transaction
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(msgspec.Struct, frozen=True):
     """The last content of a message. Answer with `stored`."""
 
     transaction: Transaction
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Authenticate:
+class Authenticate(msgspec.Struct, frozen=True):
     """A client says who it is. Answer with `authenticated` or `authentication_refused`."""
 
     mechanism: str
@@ -82,13 +83,11 @@ class Authenticate:
     password: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StartTls:
+class StartTls(msgspec.Struct, frozen=True):
     """Write the output, then do the handshake, then `tls_started`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(msgspec.Struct, frozen=True):
     """Write the output, then close; `abort`: at once, the client broke the protocol in a way nobody does by mistake."""
 
     abort: bool = False

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
+import msgspec
+
 from mailfleet_ingest.decisions import reply
 from mailfleet_ingest.decisions.policy import Limits
 from mailfleet_ingest.decisions.reply import Reply
@@ -18,8 +20,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 MAX_MESSAGE_ID_OCTETS = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True, gc=False):
     """What we need to know of a header section."""
 
     has_date: bool

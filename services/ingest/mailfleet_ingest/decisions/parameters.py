@@ -78,6 +78,14 @@ def recipient(argument: bytes, index: int, smtputf8: bool, literals: bool = Fals
     return wire.Recipient(index, mailbox, notify, orcpt)
 
 
+def plain_recipient(line: bytes, index: int) -> wire.Recipient | None:
+    """The recipient of a whole RCPT command with a plain address and no more; None: `recipient` must look at it."""
+    if line[:9] != b"RCPT TO:<" or line[-3:] != b">\r\n":
+        return None
+    mailbox = address.plain(line[9:-3])
+    return wire.Recipient(index, mailbox) if mailbox else None
+
+
 def chunk(argument: bytes) -> tuple[int, bool] | None:
     """(octets, whether it is the last) of what follows `BDAT `; None: it cannot be understood."""
     words = argument.upper().split()

@@ -99,7 +99,7 @@ def greeting(hostname: str) -> Reply:
 
 def accepted(message_id: str) -> Reply:
     """The 250 that means: durable."""
-    return reply(f"250 2.0.0 Accepted {message_id}")
+    return Reply(b"250 2.0.0 Accepted %b\r\n" % message_id.encode())
 
 
 def lines(code: int, texts: list[str]) -> Reply:

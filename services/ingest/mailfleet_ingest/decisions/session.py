@@ -9,26 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from mailfleet_ingest.decisions import headers, parameters, reply, sasl
-from mailfleet_ingest.decisions.content import Chunk, Content, Dots, End
+from mailfleet_ingest.decisions import headers, parameters, reply
+from mailfleet_ingest.decisions.authenticating import Authenticating
+from mailfleet_ingest.decisions.content import CHUNK, MESSAGE, Chunk, Content, Dots
 from mailfleet_ingest.decisions.dialogue import (
     LINE_OCTETS,
-    MAX_AUTH_LINE,
     NEXT,
     OTHER_LINE_OCTETS,
     Block,
-    Close,
     Complete,
-    Event,
     StartTls,
     State,
     Transaction,
 )
 from mailfleet_ingest.decisions.policy import Identity, Policy
+from mailfleet_ingest.decisions.reading import WAIT
 from mailfleet_ingest.decisions.reply import Reply
 
+KNOWN_SENDERS = 8
+"""MAIL commands a session remembers as good."""
+READY, MAIL, RCPT = State.READY, State.MAIL, State.RCPT
 
-class Session:
+
+class Session(Authenticating):
     """One connection's dialogue."""
 
     handlers: ClassVar[dict[bytes, Callable[[Session, bytes], None]]]
@@ -36,31 +39,19 @@ class Session:
     def __init__(
         self, policy: Policy, client: str, *, tls: bool = False, refusal: Callable[[], Reply | None] = lambda: None
     ) -> None:
-        self.policy = policy
+        super().__init__(policy, Session._read_command, tls=tls)
         self.client = client
-        self.tls = tls
         self.refusal = refusal
         """Asked at MAIL: the answer while no mail can be taken, or None."""
         self.identity = policy.identity
-        self.authenticated_by_password = False
-        self.rejections: list[Reply] = []
-        """Refusals since the shell last looked."""
         self.messages = 0
         self.commands = 0
         self.greeted = ""
         self.extended = False
-        self._state = State.NEW
-        self._buffer = b""
-        self._at = 0
-        self._out: list[bytes] = []
-        self._read: Callable[[], bool] = self._read_command
-        self._events: list[Event] = []
-        self._transaction: Transaction | None = None
+        self._known_senders: dict[bytes, parameters.Mail] = {}
+        """MAIL commands, CRLF and all, that the policy let this identity say."""
         self._framing: Dots | Chunk | None = None
-        self._errors = 0
-        self._auth_failures = 0
         self._idle_commands = 0
-        self._exchange: sasl.Exchange = sasl.Plain()
         self._traces: dict[bool, headers.Trace] = {}
 
     # --- what the shell calls
@@ -69,28 +60,41 @@ class Session:
         """Say the banner."""
         self._say(reply.greeting(self.policy.hostname))
 
-    def receive(self, data: bytes) -> list[Event]:
-        """Take bytes from the client; b"" goes on after an answer."""
-        if data:
-            self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
-            self._at = 0
-        while self._read():
-            pass
-        if self._at >= len(self._buffer):
-            self._buffer, self._at = b"", 0
-        if not self._events:
-            return []
-        events, self._events = self._events, []
-        return events
+    def at_once(self, data: bytes) -> bytes | None:
+        """The reply to `data` when it is one whole command in its turn, as nearly all are, and good; None: nothing was
+        done, `receive` it. Never another reply than that of `receive`."""
+        if self._read is not READ_COMMAND or self._buffer:
+            return None
+        state = self._state
+        if state is READY:
+            mail = self._known_senders.get(data)
+            if mail is None or self.refusal() is not None:
+                return None
+            self._transaction = Transaction(mail)
+            self._state = MAIL
+            answer = reply.MAIL_OK.wire
+        elif data == b"DATA\r\n" and state is RCPT:
+            self._begin_data()
+            answer = reply.DATA_GO.wire
+        elif (state is MAIL or state is RCPT) and self._takes_recipient(data):
+            self._state = RCPT
+            answer = reply.RCPT_OK.wire
+        else:
+            return None
+        # A transaction is under way now, so the limit of commands without one is not near.
+        self.commands += 1
+        self._idle_commands += 1
+        return answer
 
-    def output(self) -> bytes:
-        """The replies since the last call."""
-        out = self._out
-        if len(out) == 1:
-            self._out = []
-            return out[0]
-        self._out = []
-        return b"".join(out)
+    def _takes_recipient(self, line: bytes) -> bool:
+        taken = self._current().recipients
+        if len(taken) >= self.policy.limits.recipients:
+            return False
+        found = parameters.plain_recipient(line, len(taken))
+        if found is None:
+            return False
+        taken.append(found)
+        return True
 
     def stored(self, answer: Reply) -> None:
         """What became of the message of the last Complete."""
@@ -105,17 +109,9 @@ class Session:
         self.identity = identity
         self.authenticated_by_password = True
         self._traces.clear()
+        self._known_senders.clear()
         self._say(reply.AUTH_OK)
-        self._read = self._read_command
-
-    def authentication_refused(self, answer: Reply) -> None:
-        """It was not, or we cannot tell now (`answer` is a 4yz)."""
-        self._auth_failures += 1
-        self._read = self._read_command
-        if answer.wire.startswith(b"421") or self._auth_failures >= self.policy.limits.auth_failures:
-            self.close(answer if answer.wire.startswith(b"421") else reply.AUTH_TOO_MANY)
-        else:
-            self._say(answer)
+        self._read = READ_COMMAND
 
     def tls_started(self) -> None:
         """The handshake succeeded: everything known of the client is forgotten (RFC 3207 4.2)."""
@@ -123,21 +119,9 @@ class Session:
         self.identity = self.policy.identity
         self.greeted = ""
         self._traces.clear()
+        self._known_senders.clear()
         self._state = State.NEW
-        self._read = self._read_command
-
-    def close(self, answer: Reply | None, *, abort: bool = False) -> None:
-        """End the session with `answer`; nothing more is read."""
-        if answer is not None:
-            self._say(answer)
-        self._read = _stop
-        self._transaction = None
-        self._events.append(Close(abort))
-
-    @property
-    def waiting(self) -> bool:
-        """An answer of the shell is due."""
-        return self._read == self._wait
+        self._read = READ_COMMAND
 
     @property
     def between_mails(self) -> bool:
@@ -147,7 +131,7 @@ class Session:
     @property
     def in_content(self) -> bool:
         """Content is being read."""
-        return self._read == self._read_content
+        return self._read is READ_CONTENT
 
     @property
     def held_bytes(self) -> int:
@@ -172,33 +156,6 @@ class Session:
 
     # --- commands
 
-    def _say(self, answer: Reply) -> None:
-        self._out.append(answer.wire)
-        if answer.reason:
-            self.rejections.append(answer)
-
-    def _wait(self) -> bool:
-        return False
-
-    def _line(self) -> bytes | None:
-        """The next line without its CRLF; None: it has not come whole, or it ended the session."""
-        buffer, start = self._buffer, self._at
-        end = buffer.find(b"\n", start)
-        if end < 0:
-            if len(buffer) - start > MAX_AUTH_LINE:
-                self.close(reply.LINE_TOO_LONG)
-            return None
-        line = buffer[start : end - 1] if end > start else b"\n"
-        if len(line) > MAX_AUTH_LINE:
-            self.close(reply.LINE_TOO_LONG)
-            return None
-        self._at = end + 1
-        if end == start or buffer[end - 1] != 13 or b"\r" in line or b"\0" in line:
-            # What follows cannot be trusted to be a command: it may be the smuggled half of something.
-            self.close(reply.BARE_NEWLINE)
-            return None
-        return line
-
     def _read_command(self) -> bool:
         line = self._line()
         if line is None:
@@ -221,27 +178,13 @@ class Session:
                 handler(self, argument)
             except parameters.Refused as refused:
                 self._error(refused.reply)
-        if self._idle_commands > self.policy.limits.commands_without_mail and self._transaction is None:
+        if self._transaction is None and self._idle_commands > self.policy.limits.commands_without_mail:
             self._limit_reached(reply.TOO_MANY_COMMANDS)
         return True
 
-    def _limit_reached(self, answer: Reply) -> None:
-        if self._read == self._read_command:
-            self.close(answer)
-
-    def _error(self, answer: Reply) -> None:
-        self._say(answer)
-        self._errors += 1
-        if self._errors >= self.policy.limits.errors:
-            self._limit_reached(reply.TOO_MANY_ERRORS)
-
-    def _go(self, verb: bytes, answer: Reply) -> None:
-        self._say(answer)
-        self._state = NEXT[self._state, verb]
-
     def _end_transaction(self) -> None:
         self._transaction = None
-        self._read = self._read_command
+        self._read = READ_COMMAND
         if self._state is not State.NEW:
             self._state = State.READY
 
@@ -275,49 +218,8 @@ class Session:
             self.close(None, abort=True)
             return
         self._go(b"STARTTLS", reply.TLS_GO)
-        self._read = self._wait
+        self._read = WAIT
         self._events.append(StartTls())
-
-    def _auth(self, argument: bytes) -> None:
-        if not self.policy.offers_auth(self.tls):
-            raise parameters.Refused(reply.AUTH_NEEDS_TLS if self.policy.auth else reply.BAD_SEQUENCE)
-        if self.authenticated_by_password:
-            raise parameters.Refused(reply.BAD_SEQUENCE)
-        mechanism, _, initial = argument.partition(b" ")
-        if mechanism.upper() not in sasl.MECHANISMS:
-            raise parameters.Refused(reply.AUTH_MECHANISM)
-        self._exchange = sasl.MECHANISMS[mechanism.upper()]()
-        if initial:
-            self._auth_step(initial)
-        else:
-            self._challenge()
-
-    def _challenge(self) -> None:
-        self._say(self._exchange.challenge)
-        self._read = self._read_auth
-
-    def _read_auth(self) -> bool:
-        line = self._line()
-        if line is None:
-            return False
-        self._read = self._read_command
-        if line == b"*":
-            self._error(reply.AUTH_CANCELLED)
-        else:
-            self._auth_step(line)
-        return True
-
-    def _auth_step(self, response: bytes) -> None:
-        try:
-            said = self._exchange.step(response)
-        except sasl.Malformed:
-            self._error(reply.AUTH_MALFORMED)
-            return
-        if said is None:
-            self._challenge()
-        else:
-            self._read = self._wait
-            self._events.append(said)
 
     def _mail(self, argument: bytes) -> None:
         identity = self.identity
@@ -331,6 +233,9 @@ class Session:
                 self.close(refusal)
                 return
             raise parameters.Refused(refusal)
+        if len(self._known_senders) >= KNOWN_SENDERS:
+            self._known_senders.clear()
+        self._known_senders[b"MAIL %b\r\n" % argument] = mail
         self._transaction = Transaction(mail)
         self._go(b"MAIL", reply.MAIL_OK)
 
@@ -375,9 +280,13 @@ class Session:
     def _data(self, argument: bytes) -> None:
         if argument:
             raise parameters.Refused(reply.SYNTAX)
-        self._go(b"DATA", reply.DATA_GO)
+        self._begin_data()
+        self._say(reply.DATA_GO)
+
+    def _begin_data(self) -> None:
+        self._state = NEXT[self._state, b"DATA"]
         self._framing = Dots(self._new_content(dots=True))
-        self._read = self._read_content
+        self._read = READ_CONTENT
 
     def _bdat(self, argument: bytes) -> None:
         chunk = parameters.chunk(argument)
@@ -398,30 +307,30 @@ class Session:
         content = self._current().content
         assert content is not None, "made above, or by the first chunk"
         self._framing = Chunk(content, octets, last)
-        self._read = self._read_content
+        self._read = READ_CONTENT
+        if not octets:
+            self._read_content()  # it ends without reading
 
     def _read_content(self) -> bool:
         framing = self._framing
         assert framing is not None, "set with the reader"
-        if self._at >= len(self._buffer) and not framing.empty:
-            return False
         self._at, block, end = framing.take(self._buffer, self._at)
-        if end is End.MESSAGE:
+        if end is MESSAGE:
             self._complete(block)
             return True
         if block is not None and self._judged(block):
             self._events.append(Block(self._current(), block))
-        if end is End.CHUNK:
+        if end is CHUNK:
             self._say(framing.content.refusal or reply.CHUNK_OK)
-            self._read = self._read_command
+            self._read = READ_COMMAND
         elif framing.content.runaway:
             self.close(framing.content.refusal)
-        return end is End.CHUNK
+        return end is CHUNK
 
     def _complete(self, block: bytes | None) -> None:
         transaction = self._current()
         if block is not None and self._judged(block):
-            self._read = self._wait
+            self._read = WAIT
             self._events.append(Complete(transaction, block))
             return
         content = transaction.content
@@ -442,8 +351,7 @@ class Session:
         return True
 
 
-def _stop() -> bool:
-    return False
+READ_COMMAND, READ_CONTENT = Session._read_command, Session._read_content
 
 
 Session.handlers = {

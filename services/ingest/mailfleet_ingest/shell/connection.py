@@ -41,6 +41,8 @@ class Connection(asyncio.Protocol):
         self._finished = False
         """It will send no more."""
         self._greeted = False
+        self._listening = False
+        """What comes is for the session: it has greeted, no handshake is under way, it is not closing."""
         self._handshaking = False
         self._after_handshake = b""
         self._counted = False
@@ -73,10 +75,21 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Run the session on what came."""
+        session, transport = self._session, self._transport
+        if not self._listening or session is None or transport is None:
+            self._received_out_of_turn(data)
+            return
+        answer = session.at_once(data)
+        if answer is not None:
+            transport.write(answer)
+        else:
+            self._received_bytes += len(data)
+            self._run(session, data)
+
+    def _received_out_of_turn(self, data: bytes) -> None:
         session = self._session
         if session is None or self._closing_at is not None:
             return
-        self._received_bytes += len(data)
         if self._handshaking:
             # Decrypted already, but the task that does the handshake has not run yet: our transport is still the plain one.
             self._after_handshake += data
@@ -84,8 +97,6 @@ class Connection(asyncio.Protocol):
             session.close(reply.EARLY_TALKER)
             self._flush(session)
             self._close()
-        else:
-            self._run(session, data)
 
     def eof_received(self) -> bool:
         """The client has finished sending; it may still read the answer to what it sent."""
@@ -120,6 +131,9 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self._flush(session)
+        self._account(session)
+
+    def _account(self, session: Session) -> None:
         held = session.held_bytes
         if held != self._held_bytes:
             self._hub.held_bytes += held - self._held_bytes
@@ -181,7 +195,11 @@ class Connection(asyncio.Protocol):
             self._flush(session)
             self._close()
             return
-        self._run(session, b"")
+        if session.ahead:
+            self._run(session, b"")
+        else:
+            self._flush(session)
+            self._account(session)
         if self._finished and not session.waiting:
             self._close()
 
@@ -204,7 +222,7 @@ class Connection(asyncio.Protocol):
 
     def _begin_tls(self) -> None:
         assert self._transport is not None
-        self._handshaking = True
+        self._handshaking, self._listening = True, False
         # At once: nothing may be read as plain text between our 220 and the handshake.
         self._transport.pause_reading()
         self._start(self._handshake(self._transport))
@@ -224,7 +242,7 @@ class Connection(asyncio.Protocol):
         session = self._session
         if session is None or secure is None:
             return
-        self._transport, self._handshaking = secure, False
+        self._transport, self._handshaking, self._listening = secure, False, self._closing_at is None
         session.tls_started()
         if self._after_handshake:
             data, self._after_handshake = self._after_handshake, b""
@@ -253,7 +271,7 @@ class Connection(asyncio.Protocol):
     def _greet(self) -> None:
         session = self._session
         if session is not None and self._closing_at is None:
-            self._greeted = True
+            self._greeted = self._listening = True
             session.greet()
             self._flush(session)
 
@@ -277,6 +295,7 @@ class Connection(asyncio.Protocol):
     def _close(self, *, abort: bool = False) -> None:
         if self._transport is None:
             return
+        self._listening = False
         if self._closing_at is None:
             self._closing_at = self._hub.clock.monotonic()
         if abort:

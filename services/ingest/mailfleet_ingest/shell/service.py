@@ -29,6 +29,8 @@ from mailfleet_ingest.shell.sites import Sites
 log = logging.getLogger(__name__)
 KINDS = ("submission", "implicit_tls", "trusted")
 LOOK_SECONDS = 1.0
+TELL_SECONDS = 0.2
+"""Metrics are told what was counted this often."""
 DRAIN_SECONDS = 20.0
 """Transactions under way may take this long; the runner allows 30 for everything."""
 BACKLOG = 1024
@@ -67,7 +69,7 @@ class Ingest:
         )
         self._listeners = [(each, self._listener(each)) for each in settings.listeners]
         self._servers: list[asyncio.Server | CarefulServer] = []
-        self._looking: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.ports: dict[str, int] = {}
         """Where each listener listens, by label; for a port 0 in the settings, the one the system chose."""
         self._ready = False
@@ -81,7 +83,8 @@ class Ingest:
         """Listen."""
         self._book.refresh()
         self._sites.start()
-        self._looking = asyncio.get_running_loop().create_task(self._look(), name="deadlines")
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._look(), name="deadlines"), loop.create_task(self._tell(), name="metrics")]
         for settings, listener in self._listeners:
             await self._listen(settings, listener)
         self._ready = True
@@ -100,8 +103,9 @@ class Ingest:
             for connection in list(hub.connections):
                 connection.abort()
         await hub.acceptance.settle()
-        if self._looking is not None:
-            self._looking.cancel()
+        hub.acceptance.tell_metrics()
+        for task in self._tasks:
+            task.cancel()
         await self._sites.stop()
         self._authenticator.close()
 
@@ -114,6 +118,11 @@ class Ingest:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             self.look()
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            self.hub.acceptance.tell_metrics()
 
     def look(self) -> None:
         """Judge the deadlines of all connections now, and notice changed credentials."""

@@ -20,14 +20,18 @@ from mailfleet_core.model.wire import (
 from mailfleet_router.decisions.settle import EXPIRED, Ending
 
 DELAYED = "delayed"
-RELAYED = "relayed"
+STORED = "stored"
+"""Delivered by LMTP, so into the mailbox itself (RFC 2033 2)."""
 MAX_RETURNED_BYTES = 50_000
 """Of the message; a longer one is returned as its headers only, and of those no more than this. A report goes to an address
 that somebody claimed: it must not be a way to make us send much."""
 
-_ASKED = {BOUNCED: NOTIFY_FAILURE, EXPIRED: NOTIFY_FAILURE, DELAYED: NOTIFY_DELAY, DELIVERED: NOTIFY_SUCCESS}
+_ASKED = {
+    BOUNCED: NOTIFY_FAILURE, EXPIRED: NOTIFY_FAILURE, DELAYED: NOTIFY_DELAY, DELIVERED: NOTIFY_SUCCESS,
+    STORED: NOTIFY_SUCCESS,
+}  # fmt: skip
 _UNASKED = NOTIFY_FAILURE | NOTIFY_DELAY
-_ACTIONS = {BOUNCED: "failed", EXPIRED: "failed", DELAYED: "delayed", DELIVERED: "relayed"}
+_ACTIONS = {BOUNCED: "failed", EXPIRED: "failed", DELAYED: "delayed", DELIVERED: "relayed", STORED: "delivered"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,12 @@ class Dsn:
     """Of its first recipient, for metrics."""
 
 
-def reportable(endings: tuple[Ending, ...], envelope: Envelope, passed_on: bool) -> tuple[Ending, ...]:
+def reportable(
+    endings: tuple[Ending, ...], envelope: Envelope, *, passed_on: bool = False, mailbox: bool = False
+) -> tuple[Ending, ...]:
     """The endings of which the reverse path is to be told. Nobody is told where the reverse path is empty, and of
-    success only where it was asked for and the next server does not tell of it itself."""
+    success only where it was asked for and the next server does not tell of it itself (`passed_on`). `mailbox`: the next
+    server was the last."""
     if not envelope.reverse_path:
         return ()
     found = []
@@ -54,7 +61,8 @@ def reportable(endings: tuple[Ending, ...], envelope: Envelope, passed_on: bool)
             continue
         told = tuple(recipient for recipient in ending.recipients if (recipient.notify or _UNASKED) & bit)
         if told:
-            found.append(Ending(ending.kind, ending.outcome, told))
+            kind = STORED if mailbox and ending.kind == DELIVERED else ending.kind
+            found.append(Ending(kind, ending.outcome, told))
     return tuple(found)
 
 
@@ -70,66 +78,62 @@ def build(
 ) -> Dsn:
     """The notification about `endings`, made at the instant `at`; `original` is the message, or at least its headers, of
     which `most` bytes are returned."""
-    envelope, unit = entry.unit.envelope, entry.unit
-    message_id = ids.derived_message_id(unit.unit_id, purpose, int(at * 1000))
-    headers = _whole_lines(original.partition(b"\r\n\r\n")[0] + b"\r\n", most)
-    failed = any(ending.kind in (BOUNCED, EXPIRED) for ending in endings)
-    full = failed and envelope.ret != "HDRS" and len(original) <= most >= envelope.body.length
-    returned = original if full else headers
+    envelope = entry.unit.envelope
+    message_id = ids.derived_message_id(entry.unit.unit_id, purpose, int(at * 1000))
     addresses = [envelope.reverse_path, *(r.address for ending in endings for r in ending.recipients)]
     utf8 = not all(address.isascii() for address in addresses)
-    boundary = f"=_{ids.text(message_id)}"
-    subject = _SUBJECTS[_ACTIONS[endings[0].kind]]
+    returned, full = _returned(envelope, endings, original, most)
+    eight = not returned.isascii()
+    action = _ACTIONS[endings[0].kind]
     kind = "global-delivery-status" if utf8 else "delivery-status"
     whole = {(True, True): "message/global", (True, False): "message/global-headers", (False, True): "message/rfc822",
              (False, False): "text/rfc822-headers"}[utf8, full]  # fmt: skip
-    eight = not returned.isascii()
-    lines = [
+    boundary = f"=_{ids.text(message_id)}"
+    top = [
         f"From: Mail Delivery System <MAILER-DAEMON@{host}>",
         f"To: <{_line(envelope.reverse_path)}>",
-        f"Subject: {subject}",
+        f"Subject: {_SUBJECTS[action]}",
         f"Date: {formatdate(at)}",
         f"Message-ID: <{ids.text(message_id)}@{host}>",
         "Auto-Submitted: auto-replied",
         "MIME-Version: 1.0",
         f'Content-Type: multipart/report; report-type={kind};\r\n boundary="{boundary}"',
-        *(["Content-Transfer-Encoding: 8bit"] if eight or utf8 else []),
-        "",
-        "This is a report of a mail system; no answer to it is read.",
-        "",
-        f"--{boundary}",
-        "Content-Type: text/plain; charset=utf-8",
-        *(["Content-Transfer-Encoding: 8bit"] if utf8 else []),
-        "",
-        *_explain(entry, endings, host),
-        "",
-        f"--{boundary}",
-        f"Content-Type: message/{kind}",
-        *(["Content-Transfer-Encoding: 8bit"] if utf8 else []),
-        "",
-        *_about_message(envelope, host),
-        "",
-        *(
-            line
-            for ending in endings
-            for r in ending.recipients
-            for line in [*_about(entry, ending, r, at, mx, utf8), ""]
-        ),
-        f"--{boundary}",
-        f"Content-Type: {whole}",
-        *(["Content-Transfer-Encoding: 8bit"] if eight else []),
-        "",
-        "",
+        *_eight_bit(eight or utf8),
     ]
+    fields = [_about_message(envelope, host)]
+    fields += [_about(entry, ending, r, at, mx, utf8) for ending in endings for r in ending.recipients]
+    lines = [
+        *top, "", "This is a report of a mail system; no answer to it is read.", "",
+        *_part(boundary, "text/plain; charset=utf-8", utf8), *_explain(entry, endings, host), "",
+        *_part(boundary, f"message/{kind}", utf8), *(line for group in fields for line in (*group, "")),
+        *_part(boundary, whole, eight), "",
+    ]  # fmt: skip
     content = "\r\n".join(lines).encode() + returned
     content += (b"" if content.endswith(b"\r\n") else b"\r\n") + f"\r\n--{boundary}--\r\n".encode()
-    return Dsn(message_id, content, utf8, eight or utf8, _ACTIONS[endings[0].kind])
+    return Dsn(message_id, content, utf8, eight or utf8, action)
+
+
+def _returned(envelope: Envelope, endings: tuple[Ending, ...], original: bytes, most: int) -> tuple[bytes, bool]:
+    """What is returned of the message, and whether that is all of it."""
+    failed = any(ending.kind in (BOUNCED, EXPIRED) for ending in endings)
+    if failed and envelope.ret != "HDRS" and len(original) <= most >= envelope.body.length:
+        return original, True
+    return _whole_lines(original.partition(b"\r\n\r\n")[0] + b"\r\n", most), False
+
+
+def _part(boundary: str, kind: str, eight: bool) -> list[str]:
+    return [f"--{boundary}", f"Content-Type: {kind}", *_eight_bit(eight), ""]
+
+
+def _eight_bit(eight: bool) -> list[str]:
+    return ["Content-Transfer-Encoding: 8bit"] if eight else []
 
 
 _SUBJECTS = {
     "failed": "Your mail could not be delivered",
     "delayed": "Your mail is delayed",
     "relayed": "Your mail was passed on",
+    "delivered": "Your mail was delivered",
 }
 
 
@@ -139,6 +143,7 @@ def _explain(entry: Entry, endings: tuple[Ending, ...], host: str) -> list[str]:
         EXPIRED: "could not be delivered in time; it is not tried again",
         DELAYED: "is not delivered yet; it is tried again, and you need not do anything",
         DELIVERED: "was passed on to a server that does not tell of its further way",
+        STORED: "was delivered into the mailbox",
     }
     lines = [f"This is the mail system at {host}.", ""]
     for ending in endings:
@@ -190,7 +195,7 @@ _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 
 def status(ending: Ending) -> str:
     """The Status field: its class says what happened, whatever the site wrote (a "550 2.0.0" is a failure)."""
-    digit = {BOUNCED: "5", EXPIRED: "4", DELAYED: "4", DELIVERED: "2"}[ending.kind]
+    digit = {BOUNCED: "5", EXPIRED: "4", DELAYED: "4", DELIVERED: "2", STORED: "2"}[ending.kind]
     given = ending.outcome.enhanced
     return digit + given[1:] if _STATUS.fullmatch(given) else f"{digit}.0.0"
 

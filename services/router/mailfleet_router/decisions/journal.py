@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
 
 import msgspec
 
@@ -15,6 +14,9 @@ from mailfleet_router.decisions.outbox import Append, Outbox
 from mailfleet_router.decisions.progress import Progress
 from mailfleet_router.decisions.site_queue import ENDING, TOLD, Held
 
+DECODED_UNITS = 500
+"""The newest of a partition that are kept decoded."""
+
 
 class Waiting(msgspec.Struct, gc=False):
     """A unit whose events and DSN must be durable before its RETRY or DONE is written."""
@@ -25,9 +27,10 @@ class Waiting(msgspec.Struct, gc=False):
     left: int
 
 
-class Pending(NamedTuple):
+class Pending(msgspec.Struct, frozen=True, gc=False):
     """A record of ours on its way, and what happens when it is read back."""
 
+    key: bytes
     then: str
     held: Held | None
     item: list[int] | None = None
@@ -41,11 +44,13 @@ class Journal:
     def __init__(self, number: int, recent_units: int) -> None:
         self.number = number
         self.epoch = -1
+        self._mine = b""
         self.stopped = False
         """A newer claim was read: somebody else owns the partition. Nothing that it wants counts any more."""
         self.ledger = Ledger(recent_units)
         self.progress = Progress(0)
         self._pending: deque[Pending] = deque()
+        self._decoded: deque[Held] = deque()
         self._tokens: dict[int, Waiting] = {}
         self._delays: dict[int, Held] = {}
         self._token = 0
@@ -65,9 +70,10 @@ class Journal:
         elif (held := self._delays.pop(token, None)) is not None:
             held.delay = TOLD
             if held.kind != DONE and self.ledger.units.get(held.key) is held:
-                entry = msgspec.structs.replace(wire.decode(Entry, held.raw), delay_reported=True)
-                held.raw, held.kind = wire.encode(entry), ATTEMPT if held.kind == ATTEMPT else RETRY
-                self._write(held, Pending("", None))
+                entry = msgspec.structs.replace(self._entry(held), delay_reported=True)
+                held.raw, held.entry = wire.encode(entry), None
+                held.kind = ATTEMPT if held.kind == ATTEMPT else RETRY
+                self._write(held, Pending(held.key, "", None))
 
     @property
     def quiet(self) -> bool:
@@ -80,6 +86,17 @@ class Journal:
         self._batch += 1
         self.out = Outbox(self._batch)
         return Outbox(out.batch) if self.stopped else out
+
+    @staticmethod
+    def _entry(held: Held) -> Entry:
+        return held.entry or wire.decode(Entry, held.raw)
+
+    def _keep_decoded(self, held: Held, entry: Entry) -> None:
+        """Most units go from PUT to DONE within seconds; those that wait are many, and are kept small."""
+        held.entry = entry
+        self._decoded.append(held)
+        if len(self._decoded) > DECODED_UNITS:
+            self._decoded.popleft().entry = None
 
     def _token_for(self, waiting: Waiting) -> int:
         self._token += 1
@@ -98,15 +115,15 @@ class Journal:
         elif waiting.entry is None:
             held.kind = DONE
             self.out.own.append(Append(self.number, held.key, None, tag(DONE, self.epoch, held.hop)))
-            self._pending.append(Pending("gone", held, waiting.item))
+            self._pending.append(Pending(held.key, "gone", held, waiting.item))
         else:
             self._retry(held, waiting.entry, "go on", waiting.item)
 
     def _retry(self, held: Held, entry: Entry, then: str, item: list[int] | None = None) -> None:
         if held.delay == TOLD and not entry.delay_reported:
             entry = msgspec.structs.replace(entry, delay_reported=True)
-        held.state, held.raw, held.kind = ENDING, wire.encode(entry), RETRY
-        self._write(held, Pending(then, held, item, entry))
+        held.state, held.raw, held.kind, held.entry = ENDING, wire.encode(entry), RETRY, None
+        self._write(held, Pending(held.key, then, held, item, entry))
 
     def _write(self, held: Held, pending: Pending) -> None:
         self.out.own.append(Append(self.number, held.key, held.raw, tag(held.kind, self.epoch, held.hop)))
@@ -118,8 +135,8 @@ class Journal:
         if held is None or held.kind == DONE:
             hop = max(hop, held.hop if held else self.ledger.ended_hop(key))
             self.out.own.append(Append(self.number, key, None, tag(DONE, self.epoch, hop)))
-            self._pending.append(Pending("", None))
+            self._pending.append(Pending(key, "", None))
             return
         if held.kind == PUT:
             held.kind = RETRY
-        self._write(held, Pending("", None))
+        self._write(held, Pending(key, "", None))

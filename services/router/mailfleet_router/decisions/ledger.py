@@ -23,7 +23,7 @@ class Ledger:
         must write the unit's own state again."""
         kind, hop = tag[:1], int.from_bytes(tag[9:11], "big")
         if kind == PUT:
-            return self._put(key, hop, value)
+            return self.put(key, hop, value) is None and self.knows(key, hop)
         if kind == CLAIM:
             self.newest = max(self.newest, offset)
             return False
@@ -41,6 +41,13 @@ class Ledger:
                 known.raw, known.kind, known.hop = value, kind, hop
         return False
 
+    def put(self, key: bytes, hop: int, value: bytes | None) -> Held | None:
+        """The unit that a PUT brings; None when it brings none, for it is a repetition (or no PUT: it has no value)."""
+        if value is None or self.knows(key, hop):
+            return None
+        held = self.units[key] = Held(key, value, PUT, hop)
+        return held
+
     def knows(self, key: bytes, hop: int) -> bool:
         """Is a PUT of this unit and hop a repetition?"""
         known = self.units.get(key)
@@ -56,10 +63,3 @@ class Ledger:
     def ended_hop(self, key: bytes) -> int:
         """The hop with which a unit ended here; 0 when that is not remembered."""
         return self._recent.get(key, 0)
-
-    def _put(self, key: bytes, hop: int, value: bytes | None) -> bool:
-        if self.knows(key, hop):
-            return True
-        if value is not None:
-            self.units[key] = Held(key, value, PUT, hop)
-        return False

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from mailfleet_core.model.wire import Entry, Event
 from mailfleet_router.decisions.settle import Ending
 
 
-class Append(NamedTuple):
+class Append(msgspec.Struct, frozen=True, gc=False):
     """A record for a partition of `mail.queue` or a lane of `mail.dispatch`."""
 
     partition: int

@@ -11,9 +11,9 @@ from sys import intern
 
 import msgspec
 
-from mailfleet_core.model import ids, wire
+from mailfleet_core.model import wire
 from mailfleet_core.model.site import partition_of
-from mailfleet_core.model.tags import ATTEMPT, CLAIM, NOTE, PUT, RETRY, tag
+from mailfleet_core.model.tags import ATTEMPT, CLAIM, DONE, NOTE, PUT, RETRY, tag
 from mailfleet_core.model.wire import BOUNCED, Dispatch, Entry, Malformed, Result
 from mailfleet_router.decisions import story
 from mailfleet_router.decisions.holds import Holds
@@ -41,6 +41,8 @@ from mailfleet_router.decisions.telling import Telling
 Record = tuple[int, bytes, bytes, bytes | None]
 """Offset, key, tag, value: what the bus gives."""
 
+UNIT_STATES = b"".join((ATTEMPT, RETRY, DONE))
+"""Kinds of records that only an owner writes."""
 MAX_HOPS = 8
 """A domain whose answers change all the time stays where it is after so many moves."""
 PUMP_UNITS = 500
@@ -66,7 +68,7 @@ class Partition(Telling):
     # --- becoming the owner --------------------------------------------------------------------------------------
     def claimed(self, epoch: int, position: int) -> None:
         """Our claim is in the log at offset `epoch`; results are read from `position`."""
-        self.epoch = epoch
+        self.epoch, self._mine = epoch, epoch.to_bytes(8, "big")
         self.progress = Progress(position)
 
     @property
@@ -104,16 +106,16 @@ class Partition(Telling):
             kind = mark[:1]
             if kind == CLAIM and self.epoch >= 0 and offset > self.epoch:
                 self.stopped = True
-            elif kind == NOTE:
-                pass
             elif not self.live:
-                if self.ledger.replay(offset, key, mark, value):
+                if kind != NOTE and self.ledger.replay(offset, key, mark, value):
                     self._suspects[key] = None
             elif kind == PUT:
                 self._put(key, mark, value, now)
-            elif int.from_bytes(mark[1:9], "big") == self.epoch and kind != CLAIM:
-                self._came_back(self._pending.popleft(), now)
-            elif kind != CLAIM:
+            elif kind not in UNIT_STATES:
+                pass
+            elif mark[1:9] == self._mine:
+                self._came_back(self._pending.popleft(), key, now)
+            else:
                 self.out.counts.append(("stale", "mail.queue", "", 1))
                 self._repair(key, int.from_bytes(mark[9:11], "big"))
 
@@ -161,15 +163,15 @@ class Partition(Telling):
     # --- units come ----------------------------------------------------------------------------------------------
     def _put(self, key: bytes, mark: bytes, value: bytes | None, now: float) -> None:
         hop = int.from_bytes(mark[9:11], "big")
-        if self.ledger.replay(0, key, mark, value):
-            # Compaction would keep this repetition and forget what became of the unit.
-            self._repair(key, hop)
-            return
-        held = self.ledger.units.get(key)
+        held = self.ledger.put(key, hop, value)
         if held is None:
+            if self.ledger.knows(key, hop):
+                # Compaction would keep this repetition and forget what became of the unit.
+                self._repair(key, hop)
             return
         entry = self._take_up(held, now)
         if entry is not None:
+            self._keep_decoded(held, entry)
             self._begin_story(held, entry, now)
             self._go_on(held, now, entry)
 
@@ -197,7 +199,7 @@ class Partition(Telling):
 
     def _go_on(self, held: Held, now: float, entry: Entry | None = None) -> None:
         """Do what the state of a unit that is in nobody's hands calls for."""
-        entry = entry or wire.decode(Entry, held.raw)
+        entry = entry or self._entry(held)
         if held.kind == RETRY and self._finish(held, entry, now):
             return
         if len(entry.unit.recipients) > 1:
@@ -301,7 +303,7 @@ class Partition(Telling):
         )
         if due is not None and outcome is not None:
             ending = Ending(wire.DEFERRED, outcome, entry.unit.recipients)
-            self.out.events.append(story.ended(entry, ids.text(held.key), ending, None, now, due))
+            self.out.events.append(story.ended(entry, ending, None, now, due))
             self.out.counts.append(("recipients", wire.DEFERRED, held.stream, len(entry.unit.recipients)))
         self._retry(held, entry, "go on")
 
@@ -325,7 +327,7 @@ class Partition(Telling):
             return False
         if now >= domain.fresh_until and not domain.rule.site:
             self._ask(domain.name)
-        entry = wire.decode(Entry, held.raw)
+        entry = self._entry(held)
         unit = entry.unit
         if unit.site != site.name:
             unit = msgspec.structs.replace(unit, site=site.name)
@@ -336,11 +338,12 @@ class Partition(Telling):
             entry.client_name, entry.rung,
         )  # fmt: skip
         held.raw, held.kind = wire.encode(entry), ATTEMPT
+        self._keep_decoded(held, entry)
         dispatch = wire.encode(
             Dispatch(unit, held.attempts, self.number, self.epoch, choice.source, domain.route, False)
         )
         self.scheduler.took(site)
-        self._write(held, Pending("dispatch", held, None, entry, dispatch))
+        self._write(held, Pending(held.key, "dispatch", held, None, entry, dispatch))
         return True
 
     def _no_source(self, held: Held, now: float) -> None:
@@ -356,8 +359,8 @@ class Partition(Telling):
         self.out.dispatches.append(Append(entry.lane, held.key, wire.encode(work), tag(PUT)))
 
     def _settle(self, held: Held, result: Result, offset: int) -> None:
-        entry = wire.decode(Entry, held.raw)
-        site = held.site
+        entry, site = self._entry(held), held.site
+        held.entry = None
         assert site is not None
         self.scheduler.freed(site)
         held.state = ENDING
@@ -367,7 +370,7 @@ class Partition(Telling):
             waiting.entry = settled.entry
             self._tell(waiting, entry, settled.endings, result, result.ended_at)
         elif result.kind == wire.LOST:
-            self.out.events.append(story.in_doubt(entry, ids.text(held.key), result))
+            self.out.events.append(story.in_doubt(entry, result))
             self.out.counts.append(("in_doubt", "", "", 1))
             waiting.entry = msgspec.structs.replace(entry, due_at=0.0)
         else:
@@ -378,22 +381,26 @@ class Partition(Telling):
             self._one_less(waiting)
 
     # --- what came back ------------------------------------------------------------------------------------------
-    def _came_back(self, pending: Pending, now: float) -> None:
+    def _came_back(self, pending: Pending, key: bytes, now: float) -> None:
         """A record of ours is in the log, and no newer claim before it."""
-        then, held, item, entry, dispatch = pending
-        if item is not None:
-            self.progress.done(item)
+        if pending.key != key:
+            # One before it is missing: an append failed. Only a new fold knows what is in the log.
+            self.stopped = True
+            return
+        held, then, entry = pending.held, pending.then, pending.entry
+        if pending.item is not None:
+            self.progress.done(pending.item)
         if held is None:
             return
-        if self.ledger.units.get(held.key) is not held:
-            self._repair(held.key, held.hop)
+        if self.ledger.units.get(key) is not held:
+            self._repair(key, held.hop)
         elif then == "dispatch":
             held.state = IN_FLIGHT
-            self.out.dispatches.append(Append(held.lane, held.key, dispatch, tag(PUT)))
+            self.out.dispatches.append(Append(held.lane, key, pending.dispatch, tag(PUT)))
             assert entry is not None
-            self.out.events.append(story.attempted(entry, ids.text(held.key)))
+            self.out.events.append(story.attempted(entry))
         elif then == "gone":
-            self.ledger.end(held.key, held.hop)
+            self.ledger.end(key, held.hop)
             if held.site is not None:
                 self.scheduler.leave(held.site)
         elif then == "go on":

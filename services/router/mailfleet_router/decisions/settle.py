@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 from mailfleet_core.model.wire import BOUNCED, DEFERRED, DELIVERED, Entry, Recipient, RecipientOutcome, Result
@@ -15,7 +13,7 @@ TOO_LATE = "4.4.7"
 """RFC 3463 X.4.7: delivery time expired."""
 
 
-class Ending(NamedTuple):
+class Ending(msgspec.Struct, frozen=True, gc=False):
     """Recipients to whom the same thing happened."""
 
     kind: str
@@ -24,7 +22,7 @@ class Ending(NamedTuple):
     recipients: tuple[Recipient, ...]
 
 
-class Settled(NamedTuple):
+class Settled(msgspec.Struct, frozen=True, gc=False):
     """A result understood: what to tell, and what waits."""
 
     endings: tuple[Ending, ...]

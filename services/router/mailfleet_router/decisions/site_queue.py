@@ -6,6 +6,7 @@ from collections import deque
 
 import msgspec
 
+from mailfleet_core.model.wire import Entry
 from mailfleet_router.decisions.bucket import Bucket
 from mailfleet_router.decisions.policy import Policy, Rule
 from mailfleet_router.decisions.routing import Domain
@@ -45,6 +46,8 @@ class Held(msgspec.Struct, gc=False):
     """The hold that was told."""
     delay: int = 0
     """0, TELLING or TOLD: the DSN "delayed"."""
+    entry: Entry | None = None
+    """What `raw` says, of the few that will be needed at once."""
 
 
 class SiteQueue:

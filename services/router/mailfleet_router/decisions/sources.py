@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from typing import NamedTuple
+
+import msgspec
 
 
-class Choice(NamedTuple):
+class Choice(msgspec.Struct, frozen=True, gc=False):
     """A source and a lane of it."""
 
     source: str

@@ -1,85 +1,76 @@
-"""Events: what users and `trace` are told, each with an id that is the same when it is told twice."""
+"""Events: what users and `trace` are told. Their ids follow from what they say, so a step told twice has the same one."""
 
 from __future__ import annotations
 
 from mailfleet_core.model.wire import Entry, Event, Recipient, Result
 from mailfleet_router.decisions.settle import Ending
 
+# The first fields of an event are given by position, for four events a mail are made: names cost as much again.
+
 
 def told(recipients: tuple[Recipient, ...]) -> tuple[tuple[int, str], ...]:
     """Recipients as events name them."""
     if len(recipients) == 1:
         return ((recipients[0].index, recipients[0].address),)
-    return tuple((recipient.index, recipient.address) for recipient in recipients)
+    return tuple([(recipient.index, recipient.address) for recipient in recipients])
 
 
-def accepted(entry: Entry, word: str) -> Event:
-    """We answered 250 for these recipients. `word` is the text of the unit's id, here and below."""
+def accepted(entry: Entry) -> Event:
+    """We answered 250 for these recipients."""
     unit, envelope = entry.unit, entry.unit.envelope
     return Event(
-        id=f"{word}/0/accepted/{unit.recipients[0].index}", kind="accepted", at=envelope.accepted_at,
-        message_id=word[:26], unit_id=word, recipients=told(unit.recipients), tenant=envelope.tenant,
-        stream=envelope.stream, reverse_path=envelope.reverse_path, header_message_id=envelope.header_message_id,
-        client=envelope.client, size_bytes=envelope.body.length, expires_at=envelope.expires_at, site=unit.site,
+        unit.unit_id, "accepted", envelope.accepted_at, told(unit.recipients), 0, 0, envelope.tenant, envelope.stream,
+        unit.site, reverse_path=envelope.reverse_path, header_message_id=envelope.header_message_id,
+        client=envelope.client, size_bytes=envelope.body.length, expires_at=envelope.expires_at,
     )  # fmt: skip
 
 
-def queued(entry: Entry, word: str, now: float) -> Event:
+def queued(entry: Entry, now: float) -> Event:
     """The unit waits in the queue of a site."""
-    unit = entry.unit
+    unit, envelope = entry.unit, entry.unit.envelope
     return Event(
-        id=f"{word}/{unit.hop}/queued/{unit.recipients[0].index}", kind="queued", at=now, message_id=word[:26],
-        unit_id=word, recipients=told(unit.recipients), tenant=unit.envelope.tenant, stream=unit.envelope.stream,
-        site=unit.site, attempt=entry.attempts,
+        unit.unit_id, "queued", now, told(unit.recipients), entry.attempts, unit.hop, envelope.tenant, envelope.stream,
+        unit.site,
     )  # fmt: skip
 
 
-def attempted(entry: Entry, word: str) -> Event:
+def attempted(entry: Entry) -> Event:
     """An attempt was given to a source."""
-    unit = entry.unit
-    return Event(
-        id=f"{word}/{entry.attempts}/attempted/{unit.recipients[0].index}", kind="attempted", at=entry.attempted_at,
-        message_id=word[:26], unit_id=word, recipients=told(unit.recipients), tenant=unit.envelope.tenant,
-        stream=unit.envelope.stream, site=unit.site, source=entry.source, attempt=entry.attempts,
-    )  # fmt: skip
+    return _of_attempt(entry, "attempted", entry.attempted_at)
 
 
-def held(entry: Entry, word: str, now: float, reason: str, until: float, by: str) -> Event:
+def held(entry: Entry, now: float, reason: str, until: float, by: str) -> Event:
     """The unit could be tried, but we do not: no attempt is used up."""
-    unit = entry.unit
+    unit, envelope = entry.unit, entry.unit.envelope
     return Event(
-        id=f"{word}/{entry.attempts}/held/{by}", kind="held", at=now, message_id=word[:26], unit_id=word,
-        recipients=told(unit.recipients), tenant=unit.envelope.tenant, stream=unit.envelope.stream, site=unit.site,
-        attempt=entry.attempts, text=reason, until=until, by=by,
+        unit.unit_id, "held", now, told(unit.recipients), entry.attempts, 0, envelope.tenant, envelope.stream, unit.site,
+        text=reason, until=until, by=by,
     )  # fmt: skip
 
 
-def in_doubt(entry: Entry, word: str, result: Result) -> Event:
+def in_doubt(entry: Entry, result: Result) -> Event:
     """The sender that had the attempt is gone; it may have been delivered, and is tried again."""
-    unit = entry.unit
+    text = "the sender died before its result was durable; the mail may have been delivered and is tried again"
+    return _of_attempt(entry, "in_doubt", result.ended_at, text)
+
+
+def _of_attempt(entry: Entry, kind: str, at: float, text: str = "") -> Event:
+    unit, envelope = entry.unit, entry.unit.envelope
     return Event(
-        id=f"{word}/{entry.attempts}/in_doubt/{unit.recipients[0].index}", kind="in_doubt", at=result.ended_at,
-        message_id=word[:26], unit_id=word, recipients=told(unit.recipients), tenant=unit.envelope.tenant,
-        stream=unit.envelope.stream, site=unit.site, source=entry.source, attempt=entry.attempts,
-        text="the sender died before its result was durable; the mail may have been delivered and is tried again",
+        unit.unit_id, kind, at, told(unit.recipients), entry.attempts, 0, envelope.tenant, envelope.stream, unit.site,
+        entry.source, 0, "", text,
     )  # fmt: skip
 
 
-def ended(entry: Entry, word: str, ending: Ending, result: Result | None, at: float, until: float) -> Event:
+def ended(entry: Entry, ending: Ending, result: Result | None, at: float, until: float) -> Event:
     """What became of some recipients: delivered, deferred, bounced or expired."""
-    unit, outcome = entry.unit, ending.outcome
-    kind, first = ending.kind, ending.recipients[0].index
-    if result is None:
-        return Event(
-            id=f"{word}/{entry.attempts}/{kind}/{first}", kind=kind, at=at, message_id=word[:26], unit_id=word,
-            recipients=told(ending.recipients), tenant=unit.envelope.tenant, stream=unit.envelope.stream,
-            site=unit.site, attempt=entry.attempts, code=outcome.code, enhanced=outcome.enhanced, text=outcome.text,
-            phase=outcome.phase, until=until,
-        )  # fmt: skip
+    unit, envelope, outcome = entry.unit, entry.unit.envelope, ending.outcome
+    source = mx = address = tls = ""
+    seconds = 0.0
+    if result is not None:
+        source, mx, address, tls = result.source, result.mx, result.address, result.tls
+        seconds = max(0.0, result.ended_at - result.started_at)
     return Event(
-        id=f"{word}/{entry.attempts}/{kind}/{first}", kind=kind, at=at, message_id=word[:26], unit_id=word,
-        recipients=told(ending.recipients), tenant=unit.envelope.tenant, stream=unit.envelope.stream, site=unit.site,
-        source=result.source, attempt=entry.attempts, code=outcome.code, enhanced=outcome.enhanced, text=outcome.text,
-        phase=outcome.phase, mx=result.mx, address=result.address, tls=result.tls,
-        seconds=max(0.0, result.ended_at - result.started_at), until=until,
+        unit.unit_id, ending.kind, at, told(ending.recipients), entry.attempts, 0, envelope.tenant, envelope.stream,
+        unit.site, source, outcome.code, outcome.enhanced, outcome.text, outcome.phase, mx, address, tls, seconds, until,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mailfleet_core.model import ids, wire
+from mailfleet_core.model import wire
 from mailfleet_core.model.wire import Entry, Result
 from mailfleet_router.decisions import dsn, story
 from mailfleet_router.decisions.journal import Journal, Waiting
@@ -20,34 +20,33 @@ class Telling(Journal):
         self.policy = policy
 
     def _begin_story(self, held: Held, entry: Entry, now: float) -> None:
-        word = ids.text(held.key)
         if not held.hop and not entry.attempts:
-            self.out.events.append(story.accepted(entry, word))
-        self.out.events.append(story.queued(entry, word, now))
+            self.out.events.append(story.accepted(entry))
+        self.out.events.append(story.queued(entry, now))
 
     def tell_held(self, held: Held, reason: str, until: float, by: str, now: float) -> None:
         """Say once why a unit is not tried."""
         held.reported = reason
         entry = wire.decode(Entry, held.raw)
-        self.out.events.append(story.held(entry, ids.text(held.key), now, reason, until, by))
+        self.out.events.append(story.held(entry, now, reason, until, by))
 
     def _tell(
         self, waiting: Waiting, entry: Entry, endings: tuple[Ending, ...], result: Result | None, at: float
     ) -> None:
         """Events and DSN of what ended; `waiting` goes on when they are durable."""
         held = waiting.held
-        word = ids.text(held.key)
         until = waiting.entry.due_at if waiting.entry else 0.0
         for ending in endings:
             later = until if ending.kind == wire.DEFERRED else 0.0
-            self.out.events.append(story.ended(entry, word, ending, result, at, later))
+            self.out.events.append(story.ended(entry, ending, result, at, later))
             self.out.counts.append(("recipients", ending.kind, held.stream, len(ending.recipients)))
             if ending.kind == wire.DELIVERED:
                 self.out.counts.append(("seconds", held.stream, "", int((at - held.accepted_at) * 1000)))
             elif held.site is not None:
                 held.site.why = f"{ending.outcome.code or ending.outcome.phase} {ending.outcome.text}"[:200]
         passed_on = result.dsn_passed_on if result else False
-        if due := dsn.reportable(endings, entry.unit.envelope, passed_on):
+        mailbox = held.domain is not None and held.domain.rule.route.kind == "lmtp"
+        if due := dsn.reportable(endings, entry.unit.envelope, passed_on=passed_on, mailbox=mailbox):
             waiting.left += 1
             mx = result.mx if result else ""
             self.out.reports.append(Report(self._token_for(waiting), f"{entry.attempts}/ended", entry, due, at, mx))
@@ -57,7 +56,7 @@ class Telling(Journal):
         held.delay = TELLING
         entry = wire.decode(Entry, held.raw)
         last = entry.last or wire.RecipientOutcome(-1, wire.DEFERRED, 0, "4.0.0", "waiting to be sent", "")
-        due = dsn.reportable((Ending(dsn.DELAYED, last, entry.unit.recipients),), entry.unit.envelope, False)
+        due = dsn.reportable((Ending(dsn.DELAYED, last, entry.unit.recipients),), entry.unit.envelope)
         if due:
             self._token += 1
             self._delays[self._token] = held

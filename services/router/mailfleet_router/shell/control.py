@@ -15,13 +15,11 @@ log = logging.getLogger(__name__)
 
 
 class Control:
-    """Suspensions, the learned table of sites, what other routers still need of the bodies."""
+    """Suspensions and the learned table of sites."""
 
     def __init__(self, bus: Bus, holds: Holds, on_holds: Callable[[], None]) -> None:
         self.sites: dict[str, str] = {}
         """Domain → site."""
-        self.bodies: dict[int, bytes] = {}
-        """Queue partition → what its owner said of the bodies it needs."""
         self._bus = bus
         self._holds = holds
         self._on_holds = on_holds
@@ -41,10 +39,8 @@ class Control:
         """Tell ingest and the other routers which site a domain belongs to."""
         if self.sites.get(domain) != site:
             self.sites[domain] = site
-            self._say(f"site|{domain}".encode(), site.encode())
-
-    def _say(self, key: bytes, value: bytes) -> None:
-        self._bus.append(topics.CONTROL, 0, key, value, topics.tag(topics.PUT)).add_done_callback(_unsaid)
+            said = self._bus.append(topics.CONTROL, 0, f"site|{domain}".encode(), site.encode(), topics.tag(topics.PUT))
+            said.add_done_callback(_unsaid)
 
     async def _tail(self) -> None:
         async for batch in self._bus.tail(topics.CONTROL, 0, 0):
@@ -66,8 +62,6 @@ class Control:
             value = None if record.value is None else wire.decode(wire.Suspension, record.value)
             self._holds.set(what, name, value)
             self._on_holds()
-        elif kind == b"bodies" and record.value is not None:
-            self.bodies[int(rest)] = record.value
 
 
 def _unsaid(future: asyncio.Future[int]) -> None:

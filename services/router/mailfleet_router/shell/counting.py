@@ -1,30 +1,35 @@
-"""Counts of the decisions → metrics."""
+"""Counts of the decisions → metrics, five times a second: prometheus_client takes eleven calls and three locks for one."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
-from typing import Any
 
 from mailfleet_core import metrics
 
-# Looking up a metric by its labels costs more than counting; there are few of them.
-_recipients = cache(metrics.RECIPIENTS.labels)
-_seconds = cache(metrics.DELIVERY_SECONDS.labels)
+_recipients: Counter[tuple[str, str]] = Counter()
+_streams: dict[str, metrics.NotedHistogram] = {}
 
 
 def count(counts: Iterable[tuple[str, str, str, int]]) -> None:
-    """Add what a partition counted (see `Outbox.counts`)."""
-    recipients: Counter[tuple[Any, ...]] = Counter()
+    """Note what a partition counted (see `Outbox.counts`) for the next `tell`."""
     for what, first, second, number in counts:
         if what == "recipients":
-            recipients[first, second] += number
+            _recipients[first, second] += number
         elif what == "seconds":
-            _seconds(first).observe(number / 1000)
+            if first not in _streams:
+                _streams[first] = metrics.DELIVERY_SECONDS.labels(first)
+            _streams[first].note(number / 1000)
         elif what == "stale":
             metrics.STALE_RECORDS.labels(first).inc(number)
         elif what == "in_doubt":
             metrics.IN_DOUBT.inc(number)
-    for labels, number in recipients.items():
-        _recipients(*labels).inc(number)
+
+
+def tell() -> None:
+    """Show what was noted."""
+    for labels, number in _recipients.items():
+        metrics.RECIPIENTS.labels(*labels).inc(number)
+    _recipients.clear()
+    for seconds in _streams.values():
+        seconds.tell()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.decisions.sweep import Sweep
 from mailfleet_router.shell import counting
 from mailfleet_router.shell.control import Control
+from mailfleet_router.shell.hearing import Reading
 from mailfleet_router.shell.reports import Reports
 from mailfleet_router.shell.resolving import Resolving
 
@@ -65,6 +67,8 @@ class Owner:
         self.number = number
         self.tools = tools
         self.partition: Partition | None = None
+        self.reading = Reading()
+        """Of the present fold."""
         self.draining = False
         self._sweep: Sweep | None = None
         self._failed: asyncio.Future[None] | None = None
@@ -72,9 +76,13 @@ class Owner:
         self._results_read = -1
         self._woken = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._committed = -1
         self._event_turn = number
         self._writing: set[asyncio.Task[None]] = set()
+        self._unanswered: tuple[deque[asyncio.Future[int]], ...] = (deque(), deque())
+        """Appends to our own partition, and to lanes. They are looked at before anything is acted on that lies behind them
+        in the log: a callback for each would cost more than the append."""
         self._task = asyncio.create_task(self._run())
 
     @property
@@ -155,6 +163,8 @@ class Owner:
 
     async def _queue(self, partition: Partition) -> AsyncIterator[None]:
         async for batch in self.tools.bus.tail(topics.QUEUE, self.number, 0):
+            self._look_at_answers()
+            self.reading.read(batch)
             partition.fold(batch, self.tools.clock.now())
             if partition.stopped:
                 raise Disowned("somebody claimed it after us")
@@ -169,8 +179,14 @@ class Owner:
             yield
 
     def _let_go(self) -> None:
+        self.reading.end()
+        self.reading = Reading()
         for task in self._writing:
             task.cancel()
+        for futures in self._unanswered:
+            for future in futures:
+                future.add_done_callback(_unheard)
+            futures.clear()
         if self._timer is not None:
             self._timer.cancel()
         if self.partition is not None:
@@ -191,26 +207,32 @@ class Owner:
         partition, tools = self.partition, self.tools
         if partition is None or not partition.live or partition.stopped:
             return
+        try:
+            self._look_at_answers()
+        except BusUnavailable as error:
+            self._fail(error)
+            return
         now = tools.clock.now()
         room = tools.bus.healthy and tools.bus.in_flight_bytes < tools.max_in_flight_bytes
         partition.tick(now, room and not self.draining)
         self._carry_out(partition)
         if room and not partition.scheduler.idle and not self.draining:
             self._wake()
-        self._set_timer(partition.scheduler.next_at() - now)
+        self._set_timer(partition.scheduler.next_at(), now)
 
     def _carry_out(self, partition: Partition) -> None:
         out, bus = partition.take(), self.tools.bus
+        own, lanes = self._unanswered
         for put in out.own:
-            bus.append(topics.QUEUE, put.partition, put.key, put.value, put.tag).add_done_callback(self._written)
+            own.append(bus.append(topics.QUEUE, put.partition, put.key, put.value, put.tag))
         for put in out.dispatches:
-            bus.append(topics.DISPATCH, put.partition, put.key, put.value, put.tag).add_done_callback(self._written)
+            lanes.append(bus.append(topics.DISPATCH, put.partition, put.key, put.value, put.tag))
         for token, put in out.moves:
             future = bus.append(topics.QUEUE, put.partition, put.key, put.value, put.tag)
             future.add_done_callback(partial(self._moved, partition, token))
         if out.events:
             self._event_turn = (self._event_turn + 1) % bus.partitions(topics.EVENTS)
-            future = bus.append(topics.EVENTS, self._event_turn, b"", wire.encode(out.events), topics.tag(topics.PUT))
+            future = bus.append(topics.EVENTS, self._event_turn, b"", wire.tell(out.events), topics.tag(topics.PUT))
             future.add_done_callback(partial(self._told, partition, out.batch))
         for report in out.reports:
             task = asyncio.create_task(self._report(partition, report))
@@ -222,14 +244,24 @@ class Owner:
             self.tools.control.teach(domain, site)
         counting.count(out.counts)
 
+    def _look_at_answers(self) -> None:
+        """Raises BusUnavailable when something of ours could not be written."""
+        for futures in self._unanswered:
+            while futures and futures[0].done():
+                futures.popleft().result()
+
     def _written(self, future: asyncio.Future[int]) -> bool:
-        """What cannot be written may have been written: only a new fold knows."""
         if future.cancelled():
             return False
         error = future.exception()
-        if error is not None and self._failed is not None and not self._failed.done():
-            self._failed.set_exception(error)
+        if error is not None:
+            self._fail(error)
         return error is None
+
+    def _fail(self, error: BaseException) -> None:
+        """What cannot be written may have been written: only a new fold knows."""
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(error)
 
     def _moved(self, partition: Partition, token: int, future: asyncio.Future[int]) -> None:
         if self._written(future):
@@ -246,12 +278,19 @@ class Owner:
         partition.carried_out(report.token)
         self._wake()
 
-    def _set_timer(self, seconds: float) -> None:
+    def _set_timer(self, at: float, now: float) -> None:
         if self._timer is not None:
+            if at == self._timer_at:
+                return
             self._timer.cancel()
             self._timer = None
-        if seconds < 3600:
-            self._timer = asyncio.get_running_loop().call_later(max(0.001, seconds), self._wake)
+        if at - now < 3600:
+            self._timer_at = at
+            self._timer = asyncio.get_running_loop().call_later(max(0.001, at - now), self._time_came)
+
+    def _time_came(self) -> None:
+        self._timer = None
+        self._wake()
 
     # --- now and then ----------------------------------------------------------------------------------------------
     def sweep(self) -> None:
@@ -266,3 +305,9 @@ class Owner:
             position = self.partition.progress.position
             await self.tools.bus.commit(GROUP, topics.RESULT, {self.number: position})
             self._committed = position
+
+
+def _unheard(future: asyncio.Future[int]) -> None:
+    # The fold that follows shows what became of it.
+    if not future.cancelled():
+        future.exception()

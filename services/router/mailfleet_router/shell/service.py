@@ -15,9 +15,10 @@ from mailfleet_core.service import Context
 from mailfleet_router.decisions.holds import Holds
 from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.settings import RouterSettings
-from mailfleet_router.shell import pages
+from mailfleet_router.shell import counting, pages
 from mailfleet_router.shell.audit import Auditor
 from mailfleet_router.shell.control import Control
+from mailfleet_router.shell.hearing import Reading
 from mailfleet_router.shell.owner import GROUP, Owner, Tools
 from mailfleet_router.shell.policy import policy as make_policy
 from mailfleet_router.shell.reports import Reports
@@ -85,8 +86,14 @@ class Router:
         for number in partitions:
             self.owners[number] = Owner(number, self._tools)
         if 0 in partitions and self._settings.audit:
-            self._auditor = Auditor(self._tools.bus, self._tools.clock, self._settings.audit_grace_seconds)
+            self._auditor = Auditor(
+                self._tools.bus, self._tools.clock, self._settings.audit_grace_seconds, self._reading
+            )
         log.info("partitions assigned", extra={"partitions": sorted(partitions)})
+
+    def _reading(self, number: int) -> Reading | None:
+        owner = self.owners.get(number)
+        return owner.reading if owner is not None else None
 
     async def _revoked(self, partitions: frozenset[int]) -> None:
         gone = [self.owners.pop(number) for number in partitions if number in self.owners]
@@ -126,6 +133,7 @@ class Router:
                 log.exception("housekeeping failed; the next round tries again")
 
     def _gauge(self) -> None:
+        counting.tell()
         partitions = [owner.partition for owner in self.owners.values() if owner.partition is not None]
         metrics.OWNED_PARTITIONS.set(len(partitions))
         metrics.QUEUED_UNITS.set(sum(len(partition.ledger.units) for partition in partitions))

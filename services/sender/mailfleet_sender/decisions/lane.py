@@ -61,6 +61,10 @@ class Memory:
         self._answers: dict[Key, bytes] = {}
         self._size = size
 
+    def __contains__(self, key: Key) -> bool:
+        """Was this attempt answered?"""
+        return key in self._answers
+
     def recall(self, key: Key) -> bytes | None:
         """The encoded result given for this attempt, or None."""
         return self._answers.get(key)

@@ -21,19 +21,20 @@ _SILENT = Answer(Reply(0, "4.4.2", "no answer"), phases.DOT)
 
 def settle(recipients: Sequence[Recipient], answers: Sequence[Answer | None]) -> tuple[RecipientOutcome, ...]:
     """One outcome for each recipient, in their order. The same answers give the same outcomes."""
+    if len(recipients) == 1 == len(answers):
+        return (outcome(recipients[0].index, answers[0] or _SILENT),)
     pairs = zip(recipients, answers, strict=True)
     return tuple([outcome(recipient.index, answer or _SILENT) for recipient, answer in pairs])
 
 
 def outcome(index: int, answer: Answer) -> RecipientOutcome:
     """What an answer means for the recipient `index`."""
-    reply = answer.reply
+    (code, enhanced, text), phase = answer
     decided = verdict(answer)
     digit = _DIGIT[decided]
-    enhanced = reply.enhanced
     if enhanced[:1] != digit:
-        enhanced = f"{digit}.{_OURS.get(answer.phase, '0.0')}"
-    return RecipientOutcome(index, decided, reply.code, enhanced, reply.text[:MAX_TEXT], answer.phase)
+        enhanced = f"{digit}.{_OURS.get(phase, '0.0')}"
+    return RecipientOutcome(index, decided, code, enhanced, text[:MAX_TEXT], phase)
 
 
 def verdict(answer: Answer) -> str:

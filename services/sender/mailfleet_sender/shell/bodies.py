@@ -29,6 +29,7 @@ class Bodies:
     def __init__(self, bus: Bus, budget: int) -> None:
         self._bus = bus
         self._budget = budget
+        self._quarter = budget // 4
         self.held = 0
         self._wanted: deque[tuple[Job, Fetched]] = deque()
         self._workers: list[asyncio.Task[None]] = []
@@ -46,7 +47,10 @@ class Bodies:
         """
         reference = job.dispatch.unit.envelope.body
         length = reference.length
-        if not self._room(length, share):
+        # Always room for one, then for a quarter; small ones also when all sites together have the whole.
+        if share.held and not (
+            share.held + length <= self._quarter and (self.held + length <= self._budget or length <= SMALL_BYTES)
+        ):
             return False
         job.held_bytes, job.share = length, share
         self.held += length
@@ -66,16 +70,13 @@ class Bodies:
 
     def release(self, job: Job) -> None:
         """The body of `job` is not needed any more. Saying so twice changes nothing."""
-        if job.share is not None:
-            self.held -= job.held_bytes
-            job.share.held -= job.held_bytes
-        job.held_bytes, job.share, job.body = 0, None, None
-
-    def _room(self, length: int, share: Share) -> bool:
-        if share.held == 0:
-            return True
-        quarter = share.held + length <= self._budget // 4
-        return quarter and (self.held + length <= self._budget or length <= SMALL_BYTES)
+        share = job.share
+        if share is not None:
+            length = job.held_bytes
+            self.held -= length
+            share.held -= length
+            job.share = None
+        job.body = None
 
     async def _work(self) -> None:
         # Workers that stay: a task for each body costs more than the body's read.

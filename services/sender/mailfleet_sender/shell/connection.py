@@ -9,19 +9,21 @@ from mailfleet_core.model import reply as phases
 from mailfleet_core.smtp.client import Offered, State, Step, Transaction
 from mailfleet_core.smtp.reply import ReplyParser
 from mailfleet_sender.settings import SenderSettings
-from mailfleet_sender.shell.jobs import Ending, Job, Link
+from mailfleet_sender.shell.jobs import Job, Link
 
 PIECE_BYTES = 262_144
 """Given to the transport at once; a longer message goes on when the transport asks for more."""
 QUIT_SECONDS = 5.0
+SOON = 0.0
+"""A deadline that the next `check` sets: asking for the time at every step costs more than a wait is exact."""
 _WAIT, _WRITE, _BODY, _DONE = Step
 
 
 class Owner(Protocol):
     """Who gives a connection its work."""
 
-    def finished(self, connection: Connection, job: Job, ending: Ending) -> None:
-        """A transaction has ended; the connection may be used again if it is `usable`."""
+    def finished(self, connection: Connection, job: Job, transaction: Transaction) -> None:
+        """A transaction has ended; the connection may be used again if it is not `quitting`."""
 
     def untouched(self, connection: Connection, job: Job) -> None:
         """The connection died before the server said a word about `job`."""
@@ -99,8 +101,8 @@ class Connection(asyncio.Protocol):
             # Everybody was refused here; later, since whoever calls `begin` is in the middle of something.
             self._loop.call_soon(self._finish)
         else:
-            self._do(transaction, step)
-            self.deadline = self._loop.time() + self._seconds[transaction.phase]
+            self._transport.write(transaction.output)
+            self.deadline = SOON
 
     def quit(self) -> None:
         """Say good-bye and close."""
@@ -124,8 +126,10 @@ class Connection(asyncio.Protocol):
             return
         if self._unsent:
             self._watch_writing(now)
-        if now >= self.deadline:
-            phase = self._transaction.phase
+        phase = self._transaction.phase
+        if self.deadline == SOON:
+            self.deadline = now + self._seconds[phase]
+        elif now >= self.deadline:
             self._transaction.lost(f"{self.link.mx or self.link.address}: no answer in time ({phase})")
             self._finish()
             self._transport.abort()
@@ -141,8 +145,8 @@ class Connection(asyncio.Protocol):
     # --- asyncio.Protocol ----------------------------------------------------------------------------------------
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        replies = self._parser.feed(data)
         transaction = self._transaction
+        replies = self._parser.feed(data)
         if transaction is None:
             # Nobody asked: 421 before it closes, the answer to QUIT, or nonsense. All of them end the connection.
             if not self.quitting:
@@ -153,13 +157,16 @@ class Connection(asyncio.Protocol):
             transaction.lost(f"{self.link.mx}: a reply before the end of the message")
             self._finish()
             return
-        for reply in replies:
-            step = transaction.receive(reply)
-            # The answers to MAIL and RCPT of a pipelined transaction ask for nothing.
-            if step is not _WAIT:
-                self._do(transaction, step)
+        if len(replies) > 1 and transaction.let_through(replies):
+            self._write_body(transaction)
+        else:
+            for reply in replies:
+                step = transaction.receive(reply)
+                # The answers to MAIL and RCPT of a pipelined transaction ask for nothing.
+                if step is not _WAIT:
+                    self._do(transaction, step)
         if replies and self._transaction is transaction and not self._unsent:
-            self.deadline = self._loop.time() + self._seconds[transaction.phase]
+            self.deadline = SOON
 
     def eof_received(self) -> bool:
         """See `asyncio.Protocol`."""
@@ -227,7 +234,8 @@ class Connection(asyncio.Protocol):
             return
         self._transaction = self._job = None
         self._reset = transaction.reset_needed
-        self._pieces, self._unsent = [], 0
+        if self._pieces or self._unsent:
+            self._pieces, self._unsent = [], 0
         if not transaction.reusable:
             self.quitting = True
             if transaction.untouched and self.sent > 1 and not job.moved:
@@ -235,8 +243,7 @@ class Connection(asyncio.Protocol):
                 self._owner.untouched(self, job)
                 return
             self._end()
-        ending = Ending(transaction.answers, self.link, self.sent > 1, transaction.dsn_passed_on)
-        self._owner.finished(self, job, ending)
+        self._owner.finished(self, job, transaction)
 
     def _end(self) -> None:
         # Without QUIT, which in the middle of a message would be a line of it.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mailfleet_core.model.reply import Answer
 from mailfleet_core.model.wire import Dispatch
@@ -56,12 +55,3 @@ class Failure:
 
     answer: Answer
     link: Link = field(default_factory=Link)
-
-
-class Ending(NamedTuple):
-    """How a job ended."""
-
-    answers: Sequence[Answer | None]
-    link: Link
-    reused: bool = False
-    dsn_passed_on: bool = False

@@ -116,7 +116,10 @@ class Lane:
                     if self.usurped:
                         return
                     if former is None:
-                        self._live(record)
+                        if record.key == decisions.MARKER_KEY:
+                            self._marked(record)
+                        else:
+                            self._hand(record.offset, record.value or b"", self._reader.dispatched)
                     elif record.offset < self._taken_at:
                         former.append(Found(record.offset, _marker(record), record.value or b""))
                     else:
@@ -136,11 +139,8 @@ class Lane:
         ]:
             self._hand(found.offset, found.value, act)
 
-    def _live(self, record: Record) -> None:
-        marker = _marker(record)
-        if not marker:
-            self._hand(record.offset, record.value or b"", self._reader.dispatched)
-            return
+    def _marked(self, record: Record) -> None:
+        marker = record.tag
         if marker == decisions.LEFT:
             # Never behind the position: the next owner has to find it.
             return

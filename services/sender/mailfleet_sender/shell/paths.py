@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -12,11 +13,12 @@ from mailfleet_core import metrics
 from mailfleet_core.model import reply as phases
 from mailfleet_core.model.reply import Answer, Reply
 from mailfleet_core.model.wire import Route
+from mailfleet_core.smtp.client import Transaction
 from mailfleet_sender.decisions.throttle import Bucket, Rate, full, rate_of, take
 from mailfleet_sender.shell.bodies import Bodies
-from mailfleet_sender.shell.connection import Connection
+from mailfleet_sender.shell.connection import SOON, Connection
 from mailfleet_sender.shell.dial import Dialer, Open
-from mailfleet_sender.shell.jobs import Ending, Failure, Job, Link, Share
+from mailfleet_sender.shell.jobs import Failure, Job, Link, Share
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,9 @@ class Desk(Protocol):
     def now(self) -> float:
         """Seconds since 1970."""
 
-    def ended(self, job: Job, ending: Ending) -> None:
+    def ended(
+        self, job: Job, answers: Sequence[Answer | None], link: Link, reused: bool = False, dsn_passed_on: bool = False
+    ) -> None:
         """The attempt is over."""
 
     def room(self, path: EgressPath) -> bool:
@@ -66,7 +70,6 @@ class EgressPath:
         self.hungry: dict[NextHop, None] = {}
         """Next hops with work that found no connection."""
         self.connections = 0
-        self.active = 0
         self.stopped = False
         self.used_at = 0.0
         self.limit = 1
@@ -86,8 +89,9 @@ class EgressPath:
         """Queue a job; it begins as soon as limits and connections allow."""
         route = job.dispatch.route
         # Equal routes are told from each other by comparing; a hash would look at every field as well, and then compare.
-        if route == self._route and self._newest is not None:
-            self._newest.add(job)
+        hop = self._newest
+        if hop is not None and route == self._route:
+            hop.add(job)
             return
         self._obey(route)
         hop = self.hops.get(route)
@@ -209,19 +213,22 @@ class NextHop:
         if path.stopped or not waiting:
             path.hungry.pop(self, None)
             return
-        # A body ahead for every connection, open or coming, and one more.
-        if self._asked <= len(self._everyone) + len(self._dials) and self._asked < len(waiting):
-            self._fetch()
+        # A body ahead for every connection, open or coming, and one more: it arrives while another is on its way.
+        ahead = len(self._everyone) + len(self._dials) + 1
+        asked = self._asked
+        while asked < ahead and asked < len(waiting) and self._fetch(waiting[asked]):
+            asked += 1
+        self._asked = asked
         while idle and waiting and waiting[0].body is not None:
             connection = idle.pop()
             if not connection.usable:
                 connection.quit()
-                continue
-            if wait := path.take_message():
+            elif wait := path.take_message():
                 idle.append(connection)
                 path.wake_in(wait)
                 break
-            self._begin(connection)
+            else:
+                self._begin(connection)
         path.hungry.pop(self, None)
         if not waiting:
             return
@@ -246,30 +253,32 @@ class NextHop:
         """End what is too slow, close what is kept too long. Returns whether the next hop is still of use."""
         for connection in tuple(self._everyone):
             connection.check(now)
-        for connection in [kept for kept in self.idle if now >= kept.deadline]:
-            self.idle.remove(connection)
-            connection.quit()
+        for connection in tuple(self.idle):
+            if connection.deadline == SOON:
+                connection.deadline = now + self.path.desk.idle_seconds
+            elif now >= connection.deadline:
+                self.idle.remove(connection)
+                connection.quit()
         return bool(self._waiting or self._everyone or self._dials or now < self._paused_until)
 
     # --- what connections tell -----------------------------------------------------------------------------------
-    def finished(self, connection: Connection, job: Job, ending: Ending) -> None:
+    def finished(self, connection: Connection, job: Job, transaction: Transaction) -> None:
         """See `Owner`."""
-        path = self.path
         del self.busy[connection]
-        path.active -= 1
-        path.desk.ended(job, ending)
-        if connection.usable:
-            if self._keep(connection):
+        path, sent = self.path, connection.sent
+        path.desk.ended(job, transaction.answers, connection.link, sent > 1, transaction.dsn_passed_on)
+        if not connection.quitting:
+            if not path.stopped and sent < path.per_connection and (not path.hungry or self._keep(connection)):
                 self.idle.append(connection)
-                connection.deadline = self._loop.time() + path.desk.idle_seconds
+                connection.deadline = SOON
             else:
                 connection.quit()
-        self.pump()
+        if self._waiting:
+            self.pump()
 
     def untouched(self, connection: Connection, job: Job) -> None:
         """See `Owner`."""
         del self.busy[connection]
-        self.path.active -= 1
         job.moved = True
         self._waiting.appendleft(job)
         self._asked += 1
@@ -285,38 +294,34 @@ class NextHop:
 
     # --- inside --------------------------------------------------------------------------------------------------
     def _keep(self, connection: Connection) -> bool:
+        """Does no other next hop need its place more?"""
         path = self.path
-        if path.stopped or connection.sent >= path.per_connection:
-            return False
-        if connection.sent < YIELD_AFTER or path.connections < path.limit or not path.hungry:
+        if connection.sent < YIELD_AFTER or path.connections < path.limit:
             return True
         # Mostly the only hungry one is this one, which has a connection.
+        if len(path.hungry) == 1 and self in path.hungry:
+            return True
         return not any(not hop._everyone and not hop._dials for hop in islice(path.hungry, WOKEN_AT_ONCE))
 
     def _begin(self, connection: Connection) -> None:
         job = self._waiting.popleft()
         self._asked -= 1
         self.busy[connection] = job
-        self.path.active += 1
         job.started_at = self.path.desk.now()
         connection.begin(job)
 
-    def _fetch(self) -> None:
-        # One body ahead for every connection there is: it arrives while the one before it is on its way.
-        ahead = min(len(self._waiting), len(self._everyone) + len(self._dials) + 1)
-        while self._asked < ahead:
-            job = self._waiting[self._asked]
-            wanted = job.body is None and not job.fetching
-            if wanted and not self.path.desk.bodies.fetch(job, self.path.share, self._fetched):
-                return
-            self._asked += 1
+    def _fetch(self, job: Job) -> bool:
+        """Have the body fetched, unless it is there or under way. Returns False when there is no room for it now."""
+        if job.body is not None or job.fetching:
+            return True
+        return self.path.desk.bodies.fetch(job, self.path.share, self._fetched)
 
     def _fetched(self, job: Job, there: bool) -> None:
         job.fetching = False
         if not there and job in self._waiting:
             self._asked -= self._waiting.index(job) < self._asked
             self._waiting.remove(job)
-            self.path.desk.ended(job, Ending([_GONE] * len(job.dispatch.unit.recipients), Link()))
+            self.path.desk.ended(job, [_GONE] * len(job.dispatch.unit.recipients), Link())
         self.pump()
 
     def _open_missing(self) -> None:
@@ -374,7 +379,6 @@ class NextHop:
             self, opened.link, opened.offers, self.route.kind == "lmtp", desk.seconds, desk.block_seconds
         )
         connection.adopt(opened.transport)
-        connection.deadline = self._loop.time() + desk.idle_seconds
         self._failure, self._paused_until = None, 0.0
         self._everyone.add(connection)
         if self.path.stopped:
@@ -403,4 +407,4 @@ class NextHop:
         self.path.hungry.pop(self, None)
         for job in waiting:
             job.started_at = since
-            self.path.desk.ended(job, Ending([failure.answer] * len(job.dispatch.unit.recipients), failure.link))
+            self.path.desk.ended(job, [failure.answer] * len(job.dispatch.unit.recipients), failure.link)

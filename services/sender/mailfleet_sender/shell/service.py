@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import defaultdict
 from collections.abc import Sequence
-from functools import partial
 
 from mailfleet_core import metrics
 from mailfleet_core.bus import topics
@@ -15,6 +15,7 @@ from mailfleet_core.clock import Clock
 from mailfleet_core.dns.guard import InsideGuard
 from mailfleet_core.dns.port import Resolver
 from mailfleet_core.model import wire
+from mailfleet_core.model.reply import Answer
 from mailfleet_core.settings import EgressSettings, SourceSettings
 from mailfleet_sender.decisions.lane import Epochs, Memory, without_outcome
 from mailfleet_sender.decisions.settle import settle
@@ -22,7 +23,7 @@ from mailfleet_sender.settings import SenderSettings
 from mailfleet_sender.shell.bodies import Bodies
 from mailfleet_sender.shell.connection import Connection, phase_seconds
 from mailfleet_sender.shell.dial import Dialer
-from mailfleet_sender.shell.jobs import Ending, Job
+from mailfleet_sender.shell.jobs import Job, Link
 from mailfleet_sender.shell.lane import GROUP, Lane, patiently
 from mailfleet_sender.shell.paths import EgressPath
 
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 COMMIT_SECONDS = 0.2
 FLUSH_SECONDS = 5.0
 WRITE_AGAIN_SECONDS = 0.5
+
+_Writing = tuple[asyncio.Future[int], Lane, Sequence[int], wire.Dispatch, bytes]
+"""The append of a result, and what it answers."""
 
 
 class Sender:
@@ -67,10 +71,14 @@ class Sender:
         self._epochs = Epochs()
         self._connections = 0
         self._starved: dict[EgressPath, None] = {}
+        self._most_jobs = settings.max_queued_units
         self._membership: Membership | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._attempts: dict[tuple[str, str], int] = {}
+        self._attempts: defaultdict[tuple[str, str], int] = defaultdict(int)
         """Answers by source and kind since the metrics were told."""
+        self._unwritten: list[_Writing] = []
+        """Results whose append has not ended; one of them is watched, for appends end in company."""
+        self._watched: asyncio.Future[int] | None = None
         for name in self._sources:
             for kind in (wire.SETTLED, wire.LOST, wire.NOT_ATTEMPTED):
                 metrics.ATTEMPTS.labels(name, kind)
@@ -145,7 +153,6 @@ class Sender:
                     kind = wire.LOST if connection.after_the_dot else wire.NOT_ATTEMPTED
                     self._cut_one(connection, job, kind)
                 hop.busy.clear()
-            path.active = 0
 
     def _cut_one(self, connection: Connection, job: Job, kind: str) -> None:
         connection.abort()
@@ -166,15 +173,19 @@ class Sender:
     # --- dispatches ----------------------------------------------------------------------------------------------
     def dispatched(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> None:
         """An attempt to make, once: a repetition is answered as the first one was."""
-        if self._stale(lane, offset, dispatch) or self._known(lane, offset, dispatch):
+        if self._epochs.stale(dispatch.queue_partition, dispatch.epoch):
+            self._ignore(lane, offset)
             return
-        full = len(self._jobs) >= self._settings.max_queued_units
+        unit = dispatch.unit
+        key = (unit.unit_id, dispatch.attempt)
+        if (key in self._jobs or key in self._memory) and self._known(lane, offset, dispatch):
+            return
+        full = len(self._jobs) >= self._most_jobs
         if dispatch.again or lane.stopping or full or dispatch.source not in self._sources:
             self._without(lane, offset, dispatch, wire.NOT_ATTEMPTED)
             return
-        key = (dispatch.unit.unit_id, dispatch.attempt)
         job = self._jobs[key] = Job(dispatch, lane, [offset], key)
-        self._path(lane, dispatch).add(job)
+        (lane.paths.get(unit.site) or self._path(lane, dispatch)).add(job)
 
     def inherited(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> None:
         """An attempt that a former owner of the lane may have begun: in doubt, unless it was this process.
@@ -184,13 +195,10 @@ class Sender:
         if not self._known(lane, offset, dispatch):
             self._without(lane, offset, dispatch, wire.LOST)
 
-    def _stale(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> bool:
-        """Is this a zombie's? Then nothing is done about it."""
-        if not self._epochs.stale(dispatch.queue_partition, dispatch.epoch):
-            return False
+    def _ignore(self, lane: Lane, offset: int) -> None:
+        """A zombie's: nothing is done about it."""
         metrics.STALE_RECORDS.labels(topics.DISPATCH).inc()
         lane.position.answered(offset)
-        return True
 
     def _known(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> bool:
         """Is this in hand, or answered? Then it has been dealt with here."""
@@ -211,10 +219,8 @@ class Sender:
 
     def _path(self, lane: Lane, dispatch: wire.Dispatch) -> EgressPath:
         site = dispatch.unit.site
-        path = lane.paths.get(site)
-        if path is None:
-            dialer = self._dialer(self._sources[dispatch.source])
-            path = lane.paths[site] = EgressPath(self, dialer, site, dispatch.source, lane.sharers)
+        dialer = self._dialer(self._sources[dispatch.source])
+        path = lane.paths[site] = EgressPath(self, dialer, site, dispatch.source, lane.sharers)
         return path
 
     def _dialer(self, source: SourceSettings) -> Dialer:
@@ -227,15 +233,16 @@ class Sender:
         return dialer
 
     # --- Desk ----------------------------------------------------------------------------------------------------
-    def ended(self, job: Job, ending: Ending) -> None:
+    def ended(
+        self, job: Job, answers: Sequence[Answer | None], link: Link, reused: bool = False, dsn_passed_on: bool = False
+    ) -> None:
         """See `Desk`."""
-        dispatch, link = job.dispatch, ending.link
+        dispatch = job.dispatch
         unit = dispatch.unit
         now = self.now()
         result = wire.Result(
             unit.unit_id, unit.hop, dispatch.attempt, wire.SETTLED, dispatch.source, job.started_at, now,
-            settle(unit.recipients, ending.answers), link.mx, link.address, link.tls, ending.reused,
-            ending.dsn_passed_on,
+            settle(unit.recipients, answers), link.mx, link.address, link.tls, reused, dsn_passed_on,
         )  # fmt: skip
         metrics.ATTEMPT_SECONDS.note(now - job.started_at)
         self._close_job(job)
@@ -279,26 +286,35 @@ class Sender:
     def _answer(self, lane: Lane, offsets: Sequence[int], dispatch: wire.Dispatch, result: wire.Result) -> None:
         encoded = wire.encode(result)
         self._memory.remember((result.unit_id, result.attempt), encoded)
-        kind = result.source, result.kind
-        self._attempts[kind] = self._attempts.get(kind, 0) + 1
+        self._attempts[result.source, result.kind] += 1
         self._write(lane, offsets, dispatch, encoded)
 
     def _write(self, lane: Lane, offsets: Sequence[int], dispatch: wire.Dispatch, encoded: bytes) -> None:
         """Append a result until it is durable; only then are its dispatches done with."""
         future = self._bus.append(topics.RESULT, dispatch.queue_partition, dispatch.unit.unit_id, encoded)
-        future.add_done_callback(partial(self._written, lane, offsets, dispatch, encoded))
+        self._unwritten.append((future, lane, offsets, dispatch, encoded))
+        if self._watched is None:
+            self._watched = future
+            future.add_done_callback(self._written)
 
-    def _written(
-        self, lane: Lane, offsets: Sequence[int], dispatch: wire.Dispatch, encoded: bytes, future: asyncio.Future[int]
-    ) -> None:
-        if future.cancelled():
-            return
-        if future.exception() is None:
-            for offset in offsets:
-                lane.answered(offset)
-            return
-        loop = asyncio.get_running_loop()
-        loop.call_later(WRITE_AGAIN_SECONDS, self._write, lane, offsets, dispatch, encoded)
+    def _written(self, _: asyncio.Future[int]) -> None:
+        """One append ended, and mostly all that went with it; of the others the newest is watched."""
+        unwritten, self._unwritten, self._watched = self._unwritten, [], None
+        for each in unwritten:
+            future, lane, offsets, dispatch, encoded = each
+            if not future.done():
+                self._unwritten.append(each)
+            elif future.cancelled():
+                continue
+            elif future.exception() is None:
+                for offset in offsets:
+                    lane.answered(offset)
+            else:
+                loop = asyncio.get_running_loop()
+                loop.call_later(WRITE_AGAIN_SECONDS, self._write, lane, offsets, dispatch, encoded)
+        if self._unwritten:
+            self._watched = self._unwritten[-1][0]
+            self._watched.add_done_callback(self._written)
 
     # --- what runs beside ----------------------------------------------------------------------------------------
     async def _hear_epochs(self, known: asyncio.Future[None]) -> None:
