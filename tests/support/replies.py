@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 import msgspec
-import yaml
 
 from mailfleet_core.model import reply as phases
 from mailfleet_core.model.reply import Answer, Reply
@@ -13,6 +10,7 @@ from mailfleet_core.model.wire import RecipientOutcome
 from mailfleet_core.smtp.reply import reply_of
 from mailfleet_router.decisions.shaping.responses import ResponseRule
 from mailfleet_router.decisions.shaping.values import Facts, Match
+from mailfleet_router.shell.traffic import shipped
 from mailfleet_sender.decisions.settle import outcome
 
 PHASES = (
@@ -23,8 +21,7 @@ PHASES = (
 
 def shipped_rules() -> tuple[ResponseRule, ...]:
     """The rules of the package."""
-    text = files("mailfleet_router").joinpath("policy/responses.yaml").read_text("utf-8")
-    return msgspec.convert(yaml.safe_load(text)["responses"], tuple[ResponseRule, ...])
+    return shipped().traffic.rules
 
 
 def reply(line: str) -> RecipientOutcome:

@@ -13,6 +13,13 @@ class RouterSettings(Section, frozen=True):
     """`[router]`: queues, limits, retries and reports."""
 
     hostname: Annotated[str, msgspec.Meta(description="Our name in delivery reports; empty: this machine's.")] = ""
+    policy_file: Annotated[
+        str,
+        msgspec.Meta(
+            description="The own traffic policy (docs/policy.md), over the shipped one; empty: `policy.yaml` beside the "
+            "settings file, if there is one."
+        ),
+    ] = ""
     recipients_per_unit: Annotated[
         int, msgspec.Meta(description="At most so many recipients in one transaction.", ge=1)
     ] = 100

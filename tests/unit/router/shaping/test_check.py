@@ -1,14 +1,15 @@
 """What is wrong with a policy that can be read."""
 
-from importlib.resources import files
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailfleet_router.decisions.shaping.check import Known, check, covers, shadows
-from mailfleet_router.decisions.shaping.policy_file import read
+from mailfleet_core.model.wire import RecipientOutcome
+from mailfleet_router.decisions.shaping.check import Known, check, covers, shadows, takes_all
+from mailfleet_router.decisions.shaping.policy_file import over, read
+from mailfleet_router.decisions.shaping.responses import ResponseRule, Responses
 from mailfleet_router.decisions.shaping.values import Facts, Match, fits
+from mailfleet_router.shell.traffic import shipped
 
 KNOWN = Known(
     frozenset({"bulk", "transactional"}), frozenset({"default"}), frozenset({"ip-1", "ip-2"}), frozenset({"shop"})
@@ -45,6 +46,7 @@ def test_a_shadowed_case_matches_nothing_that_the_earlier_one_does_not(earlier, 
         assert earlier.matches(facts)
 
 
+RULE = "rules:\n- "
 CASE = "limits:\n- name: l\n  per: [source, site]\n  cases:\n  - "
 
 
@@ -119,6 +121,73 @@ CASE = "limits:\n- name: l\n  per: [source, site]\n  cases:\n  - "
             "f:2: error: the floors of all streams together are more than 1",
         ),
         ("streams: [{name: news}]", "f:2: error: there is no stream 'news'"),
+        (RULE + "{name: a, text: x}", "f:3: warning: rule 'a': it has neither a class nor an effect"),
+        (
+            RULE + "{name: a, class: quota, threshold: 5/1h}",
+            "f:3: warning: rule 'a': a threshold without an effect does nothing",
+        ),
+        (RULE + "{name: a, class: quota, ttl: 1h}", "f:3: warning: rule 'a': a ttl with the effect none does nothing"),
+        (
+            RULE + "{name: a, effect: pause, to: {rate: 1/s}}",
+            "f:3: warning: rule 'a': `to` with the effect pause does nothing; it belongs to slow",
+        ),
+        (
+            RULE + "{name: a, effect: slow, to: {rate: 0/s}}",
+            "f:3: warning: rule 'a': a rate of 0/s lets nothing through",
+        ),
+        (
+            RULE + "{name: a, class: bad_mailbox, blame: recipient, effect: pause}",
+            "f:3: warning: rule 'a': it blames one recipient, but pause holds up mail for others",
+        ),
+        (
+            RULE + "{name: a, if: {provider: [yaho]}, effect: slow}\nproviders: [{name: yahoo, mx: [a]}]",
+            "f:3: error: there is no provider 'yaho'; did you mean 'yahoo'?",
+        ),
+        (RULE + "{name: a, if: {domain: ['a*.x']}, effect: slow}", "f:3: error: 'a*.x' can never match"),
+        (
+            RULE + "{name: a, effect: slow}\n- {name: b, code: 421, effect: pause}",
+            "f:4: error: rule 'b' can never match: rule 'a' (f:3) comes first and matches all that it does",
+        ),
+        (
+            RULE + "{name: a, code: 4xx, text: [x, y], enhanced: 4.*, if: {domain: ['*.x']}, effect: slow}\n"
+            "- {name: b, code: [421, 450], text: y, enhanced: [4.7.1], if: {domain: [a.x], source: [ip-1]}, effect: pause}",
+            "f:4: error: rule 'b' can never match: rule 'a' (f:3)",
+        ),
+        (
+            RULE + "{name: b, text: x, effect: slow}\n- {name: p, if: {provider: [y]}, effect: pause}\n"
+            "- {name: q, if: {provider: [y]}, text: x, effect: pause}\nproviders: [{name: y, mx: [a]}]",
+            "f:5: error: rule 'q' can never match: rule 'p' (f:4)",
+        ),
+        (
+            RULE
+            + "{name: a, text: bus, effect: slow}\n- {name: b, text: busy, effect: pause, samples: {match: [421 busy]}}",
+            "f:4: error: rule 'b': its sample '421 busy' is taken by rule 'a'",
+        ),
+        (
+            RULE + "{name: a, text: busy, effect: slow, samples: {match: [421 full]}}",
+            "f:3: error: rule 'a': it does not match its sample '421 full'",
+        ),
+        (
+            RULE + "{name: a, text: busy, effect: slow, samples: {not: [421 BUSY]}}",
+            "f:3: error: rule 'a': it matches its sample '421 BUSY'",
+        ),
+        (
+            RULE + "{name: a, text: busy, effect: slow, samples: {match: [busy]}}",
+            "f:3: error: rule 'a': 'busy' is no sample: write [phase] code [enhanced code] text",
+        ),
+        (
+            "warmup: [{name: a, day_caps: [1], sources: [ip-9]}]",
+            "f:2: error: there is no source 'ip-9'; did you mean",
+        ),
+        ("warmup: [{name: conservative}]", "f:2: warning: plan 'conservative' has no sources: nobody goes through it"),
+        (
+            "warmup: [{name: conservative, sources: ['ip-*']}, {name: linear-45, sources: [ip-2]}]",
+            "f:2: error: 'ip-2' goes through plan 'conservative' already",
+        ),
+        (
+            "warmup: [{name: a, sources: [ip-1], day_caps: [10, 20, 15]}]",
+            "f:2: warning: the caps of 'a' fall: 20, then 15",
+        ),
         ("tenants: [{name: shops}]", "f:2: error: there is no tenant 'shops'; did you mean 'shop'?"),
     ],
 )
@@ -140,6 +209,14 @@ def test_each_mistake_is_found_with_its_line_and_nothing_else_is(text, said):
         "pools: [{name: a, overflow: b}, {name: b, overflow: c}, {name: c, overflow: default}]",
         "pools: [{name: a, overflow: b}, {name: b}]",
         "providers: [{name: a, mx: ['*.x']}, {name: b, mx: ['*.y']}]",
+        RULE + "{name: a, class: quota, text: x}\n- {name: b, effect: slow}",
+        RULE + "{name: a, code: 4xx, effect: slow}\n- {name: b, code: [4xx, 5xx], effect: slow}",
+        RULE + "{name: a, phase: [rcpt], effect: slow}\n- {name: b, effect: slow}",
+        RULE + "{name: a, enhanced: '4.7.*', effect: slow}\n- {name: b, code: 4xx, effect: slow}",
+        RULE
+        + "{name: a, effect: slow}\n- {name: b, if: {provider: [y]}, effect: slow}\nproviders: [{name: y, mx: [a]}]",
+        RULE + "{name: a, enhanced: '4.7.*', effect: slow, samples: {match: [421 4.7.1 x, 421 y], not: [421 4.2.1 x]}}",
+        "warmup: [{name: conservative, sources: [ip-1]}, {name: b, sources: [ip-2], day_caps: [1, 1, 2]}]",
     ],
 )
 def test_what_is_well_is_not_complained_of(text):
@@ -156,5 +233,39 @@ def test_what_the_settings_know_is_not_asked_where_they_are_not_given():
 
 
 def test_the_shipped_policy_has_no_findings():
-    shipped = (files("mailfleet_router") / "policy" / "traffic.yaml").read_text(encoding="utf-8")
-    assert check(read(shipped, "traffic.yaml"), KNOWN) == ()
+    assert check(shipped(), KNOWN) == ()
+
+
+def test_own_rules_that_take_what_belongs_to_shipped_ones_are_meant_so():
+    own = read("version: 1\nrules: [{name: mine, if: {provider: [google]}, effect: slow}]", "own")
+    assert check(over(own, shipped()), KNOWN) == ()
+
+
+conditions = st.fixed_dictionaries(
+    {
+        "code": st.sampled_from([(), 421, "42x", "4xx", (421, "5xx")]),
+        "enhanced": st.sampled_from([(), "4.7.*", "4.7.1", ("4.2.1", "*.7.1")]),
+        "text": st.sampled_from([(), "busy", "full", ("busy", "full")]),
+        "phase": st.sampled_from([(), ("rcpt",), ("rcpt", "dot")]),
+        "applies": st.sampled_from([Match(), Match(domain=("*.x",)), Match(domain=("a.x",), tenant=("t",))]),
+    }
+)
+
+
+replies = st.builds(
+    RecipientOutcome,
+    index=st.just(0),
+    verdict=st.just("deferred"),
+    code=st.sampled_from([421, 450, 550]),
+    enhanced=st.sampled_from(["4.7.1", "4.2.1", "5.7.1", ""]),
+    text=st.sampled_from(["busy", "full", "no"]),
+    phase=st.sampled_from(["rcpt", "dot"]),
+)
+
+
+@given(conditions, conditions, replies, st.sampled_from(["a.x", "b.x", "y"]))
+def test_a_rule_that_is_called_unreachable_reads_no_reply(first, second, reply, domain):
+    earlier, later = ResponseRule(name="earlier", **first), ResponseRule(name="later", **second)
+    facts = Facts(tenant="t", domain=domain)
+    if takes_all(earlier, later):
+        assert Responses([earlier, later]).classify(facts, reply).rule != "later"

@@ -86,8 +86,26 @@ def test_what_kumomta_says_and_we_cannot_is_told_with_its_line_and_why():
     ):
         assert said in left, left
     assert any("0.toml:28" in line and "here for the whole fleet" in line for line in left)
-    assert any("not one of Python's" in line for line in left)
+    assert any("is no regular expression: " in line for line in left)
     assert any("halves, and rises again" in line for line in left)
+
+
+def test_a_threshold_of_kumomta_that_ours_cannot_be_is_told_and_left_out():
+    automation = '[["default".automation]]\nregex = "busy"\naction = "Suspend"\ntrigger = {Threshold="5000/hr"}\n'
+    found = kumomta(automation)
+    assert "threshold" not in found.policy["rules"][0]
+    assert "1 to 1000" in str(found.left_out[0])
+    read(dump(found.policy), "f")
+
+
+def test_an_expression_that_means_nothing_in_lower_case_is_left_out():
+    found = from_powermta(
+        "pmta", "<domain *>\n smtp-pattern-list l\n</domain>\n<smtp-pattern-list l>\n reply /[Z-a]/ mode=backoff\n"
+    )
+    assert [str(left) for left in found.left_out] == [
+        "pmta:5: reply /[Z-a]/ mode=backoff: '[Z-a]' is no regular expression: bad character range z-a at position 1"
+    ]
+    read(dump(found.policy), "f")
 
 
 def test_a_dot_at_the_end_of_a_kumomta_pattern_is_taken_off():
@@ -214,6 +232,7 @@ def test_any_text_can_be_looked_at_as_powermta(text):
         ("100 / 10 seconds", "100/10s"),
         ("5", None),
         ("1/0h", None),
+        ("1.2.3/s", None),
     ],
 )
 def test_rates_of_others_are_written_as_ours(theirs, ours):

@@ -1,6 +1,7 @@
 """Reading and writing the traffic policy."""
 
 import json
+import re
 from importlib.resources import files
 
 import msgspec
@@ -12,19 +13,32 @@ from mailfleet_core.model.site import PROVIDERS, site_name
 from mailfleet_router.decisions.shaping import policy_file
 from mailfleet_router.decisions.shaping.limits import provider_of
 from mailfleet_router.decisions.shaping.policy_file import Place, dump, from_data, over, read
+from mailfleet_router.decisions.shaping.responses import Effect, ReplyClass, ResponseRule, Responses, Samples
 from mailfleet_router.decisions.shaping.schema import (
-    DURATION_PATTERN,
-    RATE_PATTERN,
+    NAMED,
     Case,
     Ladder,
     Limit,
     Pool,
     Provider,
+    Reputation,
     Stream,
     Tenant,
+    Term,
     Traffic,
+    Warmup,
 )
-from mailfleet_router.decisions.shaping.values import Citation, Match, PolicyError, rate_per_second, seconds
+from mailfleet_router.decisions.shaping.values import (
+    DURATION_PATTERN,
+    RATE_PATTERN,
+    Citation,
+    Facts,
+    Match,
+    PolicyError,
+    rate_per_second,
+    seconds,
+)
+from support.replies import reply
 
 SHIPPED = (files("mailfleet_router") / "policy" / "traffic.yaml").read_text(encoding="utf-8")
 
@@ -131,7 +145,7 @@ def test_depth_and_size_are_bounded():
 @settings(max_examples=150)
 @given(st.text(max_size=60) | st.text(alphabet="ab:-[]{}&*!'\"#%\n \t0/,?|>", max_size=60))
 def test_any_text_is_read_or_refused_and_nothing_else(text):
-    assert said_by(lambda: read("version: 1\nreputation:\n  x: " + text, "f")).startswith("f")
+    assert said_by(lambda: read("version: 1\nproviders:\n- name: " + text, "f")).startswith("f")
 
 
 json_values = st.recursive(
@@ -147,7 +161,7 @@ def test_any_value_in_place_of_the_policy_is_refused_in_words(value):
 
 
 @given(
-    st.sampled_from(["providers", "limits", "ladders", "pools", "streams", "tenants", "rules", "reputation"]),
+    st.sampled_from(sorted({*NAMED, "reputation"})),
     json_values,
 )
 def test_any_value_in_place_of_a_section_is_read_or_refused_in_words(section, value):
@@ -178,13 +192,32 @@ cases = st.builds(
 limits = st.builds(
     Limit, name=names, per=st.sampled_from([(), ("site",)]), cases=st.lists(cases, max_size=2).map(tuple)
 )
+rules = st.builds(
+    ResponseRule,
+    name=names,
+    reply_class=st.sampled_from(ReplyClass),
+    applies=matches,
+    code=st.sampled_from([(), 421, "4xx", (450, "55x")]),
+    text=st.sampled_from(["", "busy", r"\bno\b|#"]) | st.lists(names.map(re.escape), max_size=2).map(tuple),
+    effect=st.sampled_from([Effect.NONE, Effect.SLOW]),
+    samples=st.builds(Samples, never=st.lists(texts, max_size=2).map(tuple)),
+)
 policies = st.builds(
     Traffic,
     version=st.just(1),
     providers=unique(st.builds(Provider, name=names, mx=st.lists(texts, max_size=2).map(tuple))),
     limits=unique(limits),
     ladders=unique(st.builds(Ladder, stream=names, retry=st.just(("1m", "2m"))), "stream"),
-    reputation=st.dictionaries(texts, json_values, max_size=1),
+    rules=unique(rules),
+    warmup=unique(
+        st.builds(Warmup, name=names, day_caps=st.just((1, 2)), sources=st.lists(texts, max_size=2).map(tuple))
+    ),
+    reputation=st.builds(
+        Reputation,
+        complaints=st.builds(Term, limit=st.sampled_from([None, 0.5])),
+        margin=st.sampled_from([None, 5.0]),
+        clean=st.sampled_from([None, "1h30m"]),
+    ),
     pools=unique(st.builds(Pool, name=names, overflow=texts)),
     streams=unique(st.builds(Stream, name=names, floor=st.sampled_from([0.0, 1e-7, 0.1, 1.0]))),
     tenants=unique(st.builds(Tenant, name=names)),
@@ -206,10 +239,10 @@ def test_a_policy_survives_json(traffic):
 def test_json_text_is_read_as_well():
     traffic = read(EXAMPLE, "f").traffic
     assert read(json.dumps(msgspec.to_builtins(traffic)), "f").traffic == traffic
-    assert read('{"version": 1, "reputation": {"x": 1e-09, "y": 2E+5}}', "f").traffic.reputation == {
-        "x": 1e-9,
-        "y": 2e5,
-    }
+    read_back = read(
+        '{"version": 1, "reputation": {"complaints": {"prior": 1e-09}, "margin": 2E+1}}', "f"
+    ).traffic.reputation
+    assert (read_back.complaints.prior, read_back.margin) == (1e-9, 20.0)
 
 
 @given(rates)
@@ -250,11 +283,69 @@ def test_an_own_policy_replaces_by_name_and_puts_what_is_new_first():
     own = read("version: 1\nrules:\n- name: mine\nproviders:\n- name: b\n  mx: [c.x]\n- name: z\n", "own")
     both = over(own, base)
     assert [(p.name, p.mx) for p in both.traffic.providers] == [("z", ()), ("a", ("a.x",)), ("b", ("c.x",))]
-    assert [rule["name"] for rule in both.traffic.rules] == ["mine", "r"]
+    assert [rule.name for rule in both.traffic.rules] == ["mine", "r"]
     assert both.place("providers", 1, "mx") == Place("base", 4)
     assert both.place("providers", 2, "mx") == Place("own", 6)
     assert both.place("rules", 0) == Place("own", 3)
     assert both.place("rules", 1) == Place("base", 8)
+
+
+def test_own_rules_come_before_all_shipped_ones_even_those_of_a_provider():
+    base = read(
+        "version: 1\nrules:\n- {name: old, text: a}\n- {name: theirs, if: {provider: [a]}, text: busy}\n", "base"
+    )
+    own = read("version: 1\nrules:\n- {name: mine, text: busy}\n- {name: old, text: busy}\n", "own")
+    both = over(own, base)
+    assert [[rule.name for rule in pack] for pack in both.packs()] == [["mine"], ["old", "theirs"]]
+    reading = Responses(*both.packs()).classify(Facts(provider="a"), reply("421 busy"))
+    assert reading.rule == "mine"
+
+
+def test_reputation_is_put_over_the_shipped_one_key_by_key():
+    base = read("version: 1\nreputation: {margin: 5, complaints: {limit: 0.5, least: 7}}", "base")
+    own = read("version: 1\nreputation: {complaints: {limit: 0.25}, clean: 1h}", "own")
+    found = over(own, base).traffic.reputation
+    assert (found.margin, found.clean, found.complaints.limit, found.complaints.least) == (5.0, "1h", 0.25, 7)
+
+
+def test_what_contradicts_only_together_is_refused_when_it_is_put_together():
+    base = read("version: 1\nreputation: {complaints: {prior: 0.001}}", "base")
+    own = read("version: 1\nreputation:\n  complaints: {limit: 0.0005}", "own")
+    with pytest.raises(PolicyError, match=r"own:3: reputation.complaints: the prior \(0.001\) must be less than"):
+        over(own, base)
+
+
+RULE = "version: 1\nrules:\n- name: busy\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (RULE + "  text: '(x'", "f:4: rules[0].text: '(x' is no regular expression: missing )"),
+        (RULE + "  text:\n  - x\n  - '[z-a]'", "f:6: rules[0].text[1]: '[z-a]' is no regular expression: bad character"),
+        (RULE + "  txet: x", "f:4: rules[0] has no key 'txet'; did you mean 'text'?"),
+        (RULE + "  effect: slwo", "f:4: rules[0].effect: 'slwo' is not known here; did you mean 'slow'?"),
+        (RULE + "  class: bad_mailbx", "f:4: rules[0].class: 'bad_mailbx' is not known here; did you mean 'bad_mailbox'?"),
+        (RULE + "  code: 6xx", "f:4: rules[0].code: '6xx' is no reply code: write 421, 45x, 4xx, or 0"),
+        (RULE + "  phase: [end]", "f:4: rules[0].phase: 'end' is no phase: write one of"),
+        (RULE + "  threshold: often", "f:4: rules[0].threshold: 'often' is no threshold: write hits"),
+        (RULE + "  ttl: 5", "f:4: rules[0].ttl: expected text or nothing, got a whole number"),
+        (RULE + "  ttl: soon", "f:4: rules[0].ttl: 'soon' is no duration: write 90s"),
+        (RULE + "  to: {rate: 5}", "f:4: rules[0].to.rate: expected text or nothing, got a whole number"),
+        (RULE + "  effect: disable_source\n  scope: site", "f:5: rules[0].scope: disable_source takes the source from every"),
+        (RULE + "  samples: {never: [x]}", "f:4: rules[0].samples has no key 'never' (there are: match, not)"),
+        ("version: 1\nwarmup:\n- name: conservativ", "f:3: warmup[0].name: 'conservativ' is no shipped plan (conservative,"),
+        ("version: 1\nwarmup:\n- {name: a, day_caps: [0]}", "f:3: warmup[0].day_caps[0]: expected a whole number >= 1"),
+        ("version: 1\nwarmup:\n- {name: a, cap: 1}", "f:3: warmup[0] has no key 'cap'"),
+        ("version: 1\nreputation: {complaint: {}}", "f:2: reputation has no key 'complaint'; did you mean 'complaints'?"),
+        ("version: 1\nreputation: {complaints: {limit: 3}}", "f:2: reputation.complaints.limit: expected a number <= 1.0"),
+        ("version: 1\nreputation:\n  deferrals: {prior: 0.4}", "f:3: reputation.deferrals: the prior (0.4) must be less than"),
+        ("version: 1\nreputation: {slow_below: 90}", "f:2: reputation: watch_below (80), slow_below (90)"),
+        ("version: 1\nreputation:\n  margin: 30", "f:3: reputation.margin: no score is 110"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_rules_plans_and_reputation_is_refused_with_its_line(text, said):
+    assert refusal(text).startswith(said.replace("f:", "traffic.yaml:", 1))
 
 
 def test_an_own_policy_may_stand_alone():

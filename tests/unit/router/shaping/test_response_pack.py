@@ -13,14 +13,12 @@ import pytest
 from mailfleet_router.decisions.shaping.reply_text import normal_text
 from mailfleet_router.decisions.shaping.responses import Effect, ReplyClass, ResponseRule, Responses
 from mailfleet_router.decisions.shaping.values import Facts
+from mailfleet_router.shell.traffic import shipped
 from support.replies import facts_for, reply, shipped_rules
 
 RULES = shipped_rules()
 RESPONSES = Responses(RULES)
-PROVIDERS = {
-    "google", "microsoft", "office365", "yahoo", "apple", "comcast", "gmx", "orange", "mailru", "yandex", "qq", "netease",
-    "mimecast", "tonline",
-}  # fmt: skip
+PROVIDERS = {provider.name for provider in shipped().traffic.providers}
 matching = [
     pytest.param(rule, line, id=f"{rule.name}-{n}") for rule in RULES for n, line in enumerate(rule.samples.match)
 ]
@@ -115,7 +113,11 @@ def test_normal_text_fits_the_largest_reply() -> None:
 def corpus() -> list[tuple[str, str, str]]:
     lines = Path(__file__).with_name("reply_corpus.txt").read_text("utf-8").splitlines()
     parts = [line.split(" | ", 2) for line in lines if line and not line.startswith("#")]
-    return [(provider.replace("-", ""), expected, line) for provider, expected, line in parts]
+    return [("" if provider == "-" else provider, expected, line) for provider, expected, line in parts]
+
+
+def test_every_provider_of_the_corpus_is_one_of_the_policy() -> None:
+    assert {provider for provider, _, _ in corpus()} <= {*PROVIDERS, ""}
 
 
 @pytest.mark.parametrize(("provider", "expected", "line"), corpus())

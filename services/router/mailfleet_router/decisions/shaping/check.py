@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import accumulate, combinations
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import accumulate, combinations, pairwise
 from typing import NamedTuple
 
 from mailfleet_router.decisions.shaping.limits import SENDERS, weight
 from mailfleet_router.decisions.shaping.policy_file import Place, Policy, dotted, nearest
+from mailfleet_router.decisions.shaping.responses import (
+    Blame,
+    Effect,
+    ReplyClass,
+    ResponseRule,
+    Responses,
+    Slowed,
+    codes,
+    in_order,
+    several,
+)
+from mailfleet_router.decisions.shaping.sample import sample
 from mailfleet_router.decisions.shaping.schema import QUANTITIES, Case, Limit, Traffic
-from mailfleet_router.decisions.shaping.values import FIELDS, Match, fits, rate_per_second, seconds
+from mailfleet_router.decisions.shaping.values import FIELDS, Facts, Match, fits, rate_per_second, seconds
 
 ERROR, WARNING = "error", "warning"
 
@@ -42,9 +54,11 @@ def check(policy: Policy, known: Known = NOTHING_KNOWN) -> tuple[Finding, ...]:
     return (
         *_providers(policy),
         *_limits(policy, known),
+        *_rules(policy, known),
         *_ladders(policy, known),
         *_pools(policy, known),
         *_streams(policy, known),
+        *_warmup(policy, known),
     )
 
 
@@ -62,10 +76,11 @@ def covers(wide: str, narrow: str) -> bool:
 
 def shadows(earlier: Match, later: Match) -> bool:
     """Does `earlier` match everything that `later` matches, so that a case after it is never reached?"""
-    return all(
-        not wide or (narrow and all(any(covers(one, each) for one in wide) for each in narrow))
-        for wide, narrow in ((getattr(earlier, field), getattr(later, field)) for field in FIELDS)
-    )
+    return all(_covered(getattr(later, field), getattr(earlier, field)) for field in FIELDS)
+
+
+def _covered(narrow: tuple[str, ...], wide: tuple[str, ...]) -> bool:
+    return not wide or (bool(narrow) and all(any(covers(one, each) for one in wide) for each in narrow))
 
 
 # --- providers ------------------------------------------------------------------------------------------------------------
@@ -181,6 +196,90 @@ def _words(policy: Policy, path: tuple[str | int, ...], match: Match, known: Kno
                 yield Finding(ERROR, policy.place(*path, field, index), text)
 
 
+# --- rules ----------------------------------------------------------------------------------------------------------------
+
+
+def _rules(policy: Policy, known: Known) -> Iterator[Finding]:
+    numbers = {rule.name: number for number, rule in enumerate(policy.traffic.rules)}
+    for number, rule in enumerate(policy.traffic.rules):
+        yield from _words(policy, ("rules", number, "if"), rule.applies, known)
+        for key, text in _pointless(rule):
+            yield Finding(WARNING, policy.place("rules", number, key), f"rule {rule.name!r}: {text}")
+    # A rule that takes what belongs to one of the file below is put there for that; within a file it is a mistake.
+    for pack in policy.packs():
+        yield from _taken(policy, in_order(pack), numbers)
+
+
+def _pointless(rule: ResponseRule) -> Iterator[tuple[str, str]]:
+    """Keys that do nothing as they are, and why."""
+    says = rule.reply_class is not ReplyClass.UNKNOWN or rule.blame is not Blame.RECEIVER
+    if rule.effect is Effect.NONE and not says:
+        yield "name", "it has neither a class nor an effect; it only keeps later rules from being asked"
+    if rule.effect is Effect.NONE and rule.threshold:
+        yield "threshold", "a threshold without an effect does nothing"
+    if rule.ttl and rule.effect not in (Effect.SLOW, Effect.PAUSE, Effect.DISABLE_SOURCE):
+        yield "ttl", f"a ttl with the effect {rule.effect} does nothing"
+    if rule.to != Slowed() and rule.effect is not Effect.SLOW:
+        yield "to", f"`to` with the effect {rule.effect} does nothing; it belongs to slow"
+    if rule.to.rate and not rate_per_second(rule.to.rate):
+        yield "to", f"a rate of {rule.to.rate} lets nothing through; write `effect: pause`"
+    if rule.blame is Blame.RECIPIENT and rule.effect not in (Effect.NONE, Effect.BOUNCE):
+        yield "effect", f"it blames one recipient, but {rule.effect} holds up mail for others"
+
+
+def _taken(policy: Policy, rules: list[ResponseRule], numbers: Mapping[str, int]) -> Iterator[Finding]:
+    """Rules and samples that earlier rules of the same pack take."""
+    together = Responses(rules)
+    for position, rule in enumerate(rules):
+        path = ("rules", numbers[rule.name])
+        wider = next((earlier for earlier in rules[:position] if takes_all(earlier, rule)), None)
+        if wider is not None:
+            where = policy.place("rules", numbers[wider.name])
+            text = f"rule {rule.name!r} can never match: rule {wider.name!r} ({where}) comes first and matches all that it does"
+            yield Finding(ERROR, policy.place(*path), text)
+            continue
+        alone = Responses([rule])
+        for kind, lines in (("match", rule.samples.match), ("not", rule.samples.never)):
+            for index, line in enumerate(lines):
+                text = _sample(rule, line, kind, alone, together)
+                if text:
+                    yield Finding(ERROR, policy.place(*path, "samples", kind, index), f"rule {rule.name!r}: {text}")
+
+
+def _sample(rule: ResponseRule, line: str, kind: str, alone: Responses, together: Responses) -> str:
+    """What is wrong with a sample; empty: nothing."""
+    reply = sample(line)
+    if reply is None:
+        return f"{line[:60]!r} is no sample: write [phase] code [enhanced code] text"
+    if rule.enhanced and not reply.enhanced:
+        return ""
+    facts = Facts(**{field: patterns[0].replace("*", "x") for field, patterns in _given(rule.applies)})
+    matches = bool(alone.classify(facts, reply).rule)
+    if matches != (kind == "match"):
+        return f"it {'matches' if matches else 'does not match'} its sample {line[:60]!r}"
+    taker = together.classify(facts, reply).rule
+    return f"its sample {line[:60]!r} is taken by rule {taker!r}" if matches and taker != rule.name else ""
+
+
+def takes_all(earlier: ResponseRule, later: ResponseRule) -> bool:
+    """Does `earlier` match all that `later` matches? False also where only the expressions could tell."""
+    return (
+        _within(several(later.text), several(earlier.text))
+        and _within(later.phase, earlier.phase)
+        and _within(codes(later.code), codes(earlier.code))
+        and _covered(several(later.enhanced), several(earlier.enhanced))
+        and shadows(earlier.applies, later.applies)
+    )
+
+
+def _within(narrow: Collection[object], wide: Collection[object]) -> bool:
+    return not wide or (bool(narrow) and set(narrow) <= set(wide))
+
+
+def _given(match: Match) -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield from ((field, getattr(match, field)) for field in FIELDS if getattr(match, field))
+
+
 # --- the other sections ------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +325,29 @@ def _streams(policy: Policy, known: Known) -> Iterator[Finding]:
         yield Finding(ERROR, policy.place("streams"), "the floors of all streams together are more than 1")
     for index, tenant in enumerate(traffic.tenants):
         yield from _unknown(policy, ("tenants", index, "name"), "tenant", tenant.name, known.tenants)
+
+
+def _warmup(policy: Policy, known: Known) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for index, plan in enumerate(policy.traffic.warmup):
+        path = ("warmup", index)
+        yield from _patterns(policy, (*path, "sources"), plan.sources)
+        if not plan.sources:
+            yield Finding(WARNING, policy.place(*path), f"plan {plan.name!r} has no sources: nobody goes through it")
+        for number, pattern in enumerate(plan.sources):
+            place = policy.place(*path, "sources", number)
+            if known.sources is not None and not any(fits(pattern, source) for source in known.sources):
+                text = f"there is no source {pattern!r}{nearest(pattern, tuple(known.sources))}"
+                yield Finding(ERROR, place, text)
+            if first := next((seen[one] for one in seen if covers(one, pattern)), ""):
+                yield Finding(ERROR, place, f"{pattern!r} goes through plan {first!r} already")
+            seen[pattern] = plan.name
+        falls = next((n for n, (cap, after) in enumerate(pairwise(plan.day_caps)) if after < cap), None)
+        if falls is not None:
+            caps = f"{plan.day_caps[falls]}, then {plan.day_caps[falls + 1]}"
+            yield Finding(
+                WARNING, policy.place(*path, "day_caps", falls + 1), f"the caps of {plan.name!r} fall: {caps}"
+            )
 
 
 def _unknown(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mailfleet_router.decisions.shaping.imported import Imported, LeftOut, duration, rate, reply_match, unique
+from mailfleet_router.decisions.shaping.responses import threshold
 from mailfleet_router.decisions.shaping.values import PolicyError, rate_per_second
 
 _TLS = "TLS is a setting of a [[route]]"
@@ -170,6 +171,7 @@ class _Reader:
         header = f"{_header(kind, name)}.automation"
         expressions = automation.get("regex", [])
         actions = automation.get("action", [])
+        times = self._times(header, automation)
         rules: list[dict[str, Any]] = []
         for action in actions if isinstance(actions, list) else [actions]:
             effect = self._effect(header, action)
@@ -178,15 +180,26 @@ class _Reader:
             for expression in expressions if isinstance(expressions, list) else [expressions]:
                 try:
                     matched = reply_match(expression)
-                except re.error as error:
-                    self._leave(header, "regex", expression, f"the expression is not one of Python's: {error}")
+                except PolicyError as error:
+                    self._leave(header, "regex", expression, str(error))
                     continue
                 title = unique(f"{name}-{effect[0]}", [*taken, *(rule["name"] for rule in rules)])
                 match = {} if kind == "default" else {"if": {kind: [name]}}
-                rules.append(
-                    {"name": title, **match, **matched, "effect": effect[0], "scope": effect[1]} | _times(automation)
-                )
+                rules.append({"name": title, **match, **matched, "effect": effect[0], "scope": effect[1]} | times)
         return rules
+
+    def _times(self, header: str, automation: dict[str, Any]) -> dict[str, Any]:
+        """Threshold and ttl, as far as there are any that can be said here."""
+        found = {"ttl": duration(str(automation.get("duration", "")))}
+        trigger = automation.get("trigger")
+        if isinstance(trigger, dict) and "Threshold" in trigger:
+            window = re.sub(r"/(?=[smhd])", "/1", rate(str(trigger["Threshold"])) or str(trigger["Threshold"]))
+            try:
+                threshold(window)
+                found = {"threshold": window, **found}
+            except PolicyError as error:
+                self._leave(header, "trigger", trigger, str(error))
+        return {key: text for key, text in found.items() if text}
 
     def _effect(self, header: str, action: object) -> tuple[str, str] | None:
         if isinstance(action, str) and action in _ACTIONS:
@@ -216,14 +229,6 @@ def _limit(name: str, value: object, case: dict[str, Any]) -> dict[str, Any]:
         return {}
     burst = {"burst": int(options[0])} if options and options[0].isdigit() and name == "message_rate" else {}
     return {name: found, **burst}
-
-
-def _times(automation: dict[str, Any]) -> dict[str, Any]:
-    trigger = automation.get("trigger")
-    threshold = rate(str(trigger["Threshold"])) if isinstance(trigger, dict) and "Threshold" in trigger else None
-    ttl = duration(str(automation.get("duration", "")))
-    window = re.sub(r"/(?=[smhd])", "/1", threshold) if threshold else ""
-    return ({"threshold": window} if window else {}) | ({"ttl": ttl} if ttl else {})
 
 
 def _suffix(pattern: str) -> list[str]:

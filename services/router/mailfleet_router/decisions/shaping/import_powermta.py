@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from mailfleet_router.decisions.shaping.imported import Imported, LeftOut, duration, rate, reply_match, unique
+from mailfleet_router.decisions.shaping.values import PolicyError
 
 _ADDRESS = "addresses and EHLO names belong to a [[source]] of the settings"
 _BACKOFF = "back-off halves the rate, probes and rises by itself; there is no second set of limits"
@@ -233,8 +234,8 @@ class _Reader:
             return None
         try:
             return reply_match(found[1].replace(r"\/", "/")) | effect
-        except re.error as error:
-            self._leave(line, f"the expression is not one of Python's: {error}")
+        except PolicyError as error:
+            self._leave(line, str(error))
             return None
 
 

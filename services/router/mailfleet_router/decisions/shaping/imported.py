@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from mailfleet_router.decisions.shaping.pattern import pattern
+from mailfleet_router.decisions.shaping.values import RATE_PATTERN
+
 RATE_UNITS = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
     **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), "m"),
@@ -43,7 +46,8 @@ def rate(text: str) -> str | None:
     unit = RATE_UNITS.get(found[3].lower()) if found else None
     if not found or not unit or (found[2] and not int(found[2])):
         return None
-    return f"{found[1].replace(',', '').replace('_', '')}/{found[2]}{unit}"
+    ours = f"{found[1].replace(',', '').replace('_', '')}/{found[2]}{unit}"
+    return ours if re.search(RATE_PATTERN, ours) else None
 
 
 def duration(text: str) -> str | None:
@@ -63,11 +67,11 @@ _CODE = re.compile(r"\^?([245][0-9]{2})(?:[ -]([245])\\?\.([0-9]{1,3})\\?\.([0-9
 def reply_match(expression: str) -> dict[str, Any]:
     """`421 4\\.7\\.0 \\[TS` → code, enhanced and text: their expressions look at the whole line of a reply, ours at its parts.
 
-    Raises `re.error` where Python's expressions cannot say it.
+    Raises PolicyError where our expressions cannot say it.
     """
     found = _CODE.match(expression)
     text = expression if not found else found[5] or ""
-    re.compile(text)
+    pattern(text)
     match: dict[str, Any] = {"code": found[1]} if found else {}
     if found and found[2]:
         match["enhanced"] = f"{found[2]}.{found[3]}.{found[4]}"

@@ -14,13 +14,17 @@ from typing import Any, NamedTuple
 import msgspec
 import yaml
 
-from mailfleet_router.decisions.shaping.schema import (
+from mailfleet_router.decisions.shaping.responses import ResponseRule, refusal
+from mailfleet_router.decisions.shaping.schema import NAMED, Reputation, Traffic
+from mailfleet_router.decisions.shaping.sections import reputation_refusal, warmup_refusal
+from mailfleet_router.decisions.shaping.values import (
     DURATION_PATTERN,
-    NAMED,
     RATE_PATTERN,
-    Traffic,
+    PolicyError,
+    Refusal,
+    rate_per_second,
+    seconds,
 )
-from mailfleet_router.decisions.shaping.values import PolicyError, rate_per_second, seconds
 
 Path = tuple[str | int, ...]
 """Keys and numbers from the top: `("limits", 0, "cases", 1, "burst")`."""
@@ -47,6 +51,13 @@ class Policy(NamedTuple):
 
     traffic: Traffic
     places: Mapping[Path, Place]
+    rules_above: int = 0
+    """So many of the rules come from a file that was put over another one: they are looked at before all others."""
+
+    def packs(self) -> tuple[tuple[ResponseRule, ...], ...]:
+        """The rules in packs, as `Responses` takes them."""
+        rules = self.traffic.rules
+        return rules[: self.rules_above], rules[self.rules_above :]
 
     def place(self, *path: str | int) -> Place:
         """Where `path`, or else the nearest thing around it, is written."""
@@ -69,6 +80,7 @@ def from_data(data: object, origin: str, lines: Mapping[Path, int] | None = None
     except msgspec.ValidationError as error:
         raise PolicyError(_explained(str(error), data, Policy(Traffic(version=1), places))) from error
     _refuse_namesakes(policy)
+    _refuse_contradictions(policy)
     return policy
 
 
@@ -76,7 +88,7 @@ def over(own: Policy, base: Policy) -> Policy:
     """`own` put over `base`, unless it says `base: none`: its items replace those of the same name, new ones come first."""
     if own.traffic.base == "none":
         return own
-    lists: dict[str, tuple[Any, ...]] = {}
+    lists: dict[str, Any] = {}
     places: dict[Path, Place] = {(): own.place(), **_under("reputation", base), **_under("reputation", own)}
     for section in NAMED:
         chosen = list(_layered(section, own, base))
@@ -87,8 +99,10 @@ def over(own: Policy, base: Policy) -> Policy:
                 for path, place in policy.places.items()
                 if path[:2] == (section, index)
             }
-    reputation = {**base.traffic.reputation, **own.traffic.reputation}
-    return Policy(msgspec.structs.replace(own.traffic, reputation=reputation, **lists), places)
+    lists["reputation"] = _merged(own.traffic.reputation, base.traffic.reputation)
+    both = Policy(msgspec.structs.replace(own.traffic, **lists), places, _new(own, base) + base.rules_above)
+    _refuse_contradictions(both)
+    return both
 
 
 def dump(data: object) -> str:
@@ -114,27 +128,48 @@ def _under(section: str, policy: Policy) -> dict[Path, Place]:
 
 def _layered(section: str, own: Policy, base: Policy) -> Iterator[tuple[Policy, int]]:
     mine, theirs = _names(own.traffic, section), _names(base.traffic, section)
-    yield from ((own, index) for index, name in enumerate(mine) if not name or name not in theirs)
-    yield from (
-        (own, mine.index(name)) if name and name in mine else (base, index) for index, name in enumerate(theirs)
-    )
+    yield from ((own, index) for index, name in enumerate(mine) if name not in theirs)
+    yield from ((own, mine.index(name)) if name in mine else (base, index) for index, name in enumerate(theirs))
+
+
+def _new(own: Policy, base: Policy) -> int:
+    there = _names(base.traffic, "rules")
+    return sum(name not in there for name in _names(own.traffic, "rules"))
+
+
+def _merged(own: Reputation, base: Reputation) -> Reputation:
+    values = msgspec.to_builtins(base)
+    for key, value in msgspec.to_builtins(own).items():
+        values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
+    return msgspec.convert(values, Reputation)
 
 
 def _names(traffic: Traffic, section: str) -> list[str]:
-    key = NAMED[section]
-    return [
-        str(item.get(key, "")) if isinstance(item, dict) else getattr(item, key) for item in getattr(traffic, section)
-    ]
+    return [getattr(item, NAMED[section]) for item in getattr(traffic, section)]
 
 
 def _refuse_namesakes(policy: Policy) -> None:
     for section in NAMED:
         seen: set[str] = set()
         for index, name in enumerate(_names(policy.traffic, section)):
-            if name and name in seen:
+            if name in seen:
                 where = policy.place(section, index)
                 raise PolicyError(f"{where}: {section}: there are two of the name {name!r}; keep one")
             seen.add(name)
+
+
+def _refuse_contradictions(policy: Policy) -> None:
+    """What types cannot say: expressions that are none, plans without caps, borders in the wrong order."""
+    traffic = policy.traffic
+    found: list[tuple[Path, Refusal | None]] = [
+        (("rules", index), refusal(rule)) for index, rule in enumerate(traffic.rules)
+    ]
+    found += [(("warmup", index), warmup_refusal(plan)) for index, plan in enumerate(traffic.warmup)]
+    found.append((("reputation",), reputation_refusal(traffic.reputation)))
+    for path, refused in found:
+        if refused is not None:
+            whole = (*path, *refused.path)
+            raise PolicyError(f"{policy.place(*whole)}: {dotted(whole)}: {refused.text}")
 
 
 # --- text to values ----------------------------------------------------------------------------------------------------
@@ -280,8 +315,7 @@ def _sentence(said: str, path: Path, data: object, policy: Policy) -> str:
     if said.startswith("Object missing required field"):
         return f"{where}: {name} needs the key {quoted[0]!r}"
     if said.startswith("Invalid enum value"):
-        choices = [str(choice) for choice in getattr(kind, "values", ())]
-        return f"{where}: {name}: {value!r} is not known here{nearest(str(value), choices)}"
+        return f"{where}: {name}: {value!r} is not known here{nearest(str(value), choices(kind))}"
     if isinstance(kind, msgspec.inspect.StrType) and isinstance(value, str):
         return f"{where}: {name}: {_wrong_text(value, kind, said)}"
     if isinstance(kind, msgspec.inspect.VarTupleType) and isinstance(value, str):
@@ -320,6 +354,13 @@ def bare(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
     if isinstance(kind, msgspec.inspect.UnionType):
         return next(bare(part) for part in kind.types if not isinstance(part, msgspec.inspect.NoneType))
     return kind
+
+
+def choices(kind: msgspec.inspect.Type | None) -> list[str]:
+    """The words of a type that has only so many."""
+    if isinstance(kind, msgspec.inspect.EnumType):
+        return [str(member.value) for member in kind.cls]
+    return [str(value) for value in kind.values] if isinstance(kind, msgspec.inspect.LiteralType) else []
 
 
 def _at(data: object, path: Path) -> object:

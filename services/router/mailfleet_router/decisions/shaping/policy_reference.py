@@ -7,35 +7,26 @@ from typing import Any
 
 import msgspec
 
-from mailfleet_router.decisions.shaping.policy_file import bare, dump
-from mailfleet_router.decisions.shaping.schema import DURATION_PATTERN, RATE_PATTERN
-from mailfleet_router.decisions.shaping.values import Citation, Match
+from mailfleet_router.decisions.shaping.policy_file import bare, choices, dump
+from mailfleet_router.decisions.shaping.values import DURATION_PATTERN, RATE_PATTERN
 
-_FOREIGN: dict[type, dict[str, tuple[str, object]]] = {
-    Match: {
-        "tenant": ("On whose behalf.", ["shop"]),
-        "stream": ("Class of mail.", ["bulk"]),
-        "pool": ("Egress pool.", ["default"]),
-        "source": ("Egress source.", ["ip-1"]),
-        "site": ("Site: a provider's name, or its MX hosts.", ["mx.example.org"]),
-        "provider": ("A provider of this policy.", ["yahoo"]),
-        "domain": ("Recipient domain.", ["*.example.org"]),
-        "campaign": ("The client's own label.", ["spring"]),
-    },
-    Citation: {
-        "url": ("The public page.", "https://senders.yahooinc.com/best-practices/"),
-        "date": ("The day it was read.", "2026-11-22"),
-    },
-}
-"""Types that others share, which bear no examples themselves."""
+_INTRODUCTION = """\
+A file of one's own is put over the shipped policy: `policy.yaml` beside the settings file, or what `policy_file` of
+`[router]` names. `mailfleet policy check` looks for mistakes in it, `mailfleet policy explain` says which limits hold for a
+mail and which line sets each. Unknown keys are refused.
+
+Rates are messages and time: `100/m`, `20/s`, `5/10s`, `20000/d`. Durations are `90s`, `10m`, `1h30m`, `2d`. A pattern is a
+whole word, `*.x` (everything below x), `x*` or `*`; letters' case does not matter.
+"""
 
 
 def policy_reference(kind: type[msgspec.Struct]) -> str:
     """The reference in Markdown: a section for each type, a row for each key, and an example of each section."""
-    parts = [_section("The file", kind)]
-    for title, inner in _inner_types(kind, {}).items():
-        parts.append(_section(title, inner))
-    return "# Traffic policy\n\n" + "\n".join(parts)
+    parts = [f"# Traffic policy\n\n{_INTRODUCTION}", _section("The file", kind, dump(example(kind)))]
+    for inner, keys in _inner_types(kind, {}).items():
+        # Within a section there are no blank lines.
+        parts.append(_section(", ".join(f"`{key}`" for key in keys), inner, dump(example(inner)).replace("\n\n", "\n")))
+    return "\n".join(parts)
 
 
 def example(kind: type[msgspec.Struct]) -> dict[str, Any]:
@@ -43,23 +34,21 @@ def example(kind: type[msgspec.Struct]) -> dict[str, Any]:
     return {field.encode_name: _example(kind, field) for field in _fields(kind)}
 
 
-def _section(title: str, kind: type[msgspec.Struct]) -> str:
+def _section(title: str, kind: type[msgspec.Struct], shown: str) -> str:
     rows = "\n".join(_row(kind, field) for field in _fields(kind))
     head = f"## {title}\n\n{_plain(kind.__doc__ or '')}\n\n| key | type | default | meaning | example |\n|---|---|---|---|---|\n"
-    return f"{head}{rows}\n\n```yaml\n{dump(example(kind))}```\n"
+    return f"{head}{rows}\n\n```yaml\n{shown}```\n"
 
 
 def _row(kind: type[msgspec.Struct], field: msgspec.inspect.Field) -> str:
-    text, _ = _described(kind, field)
-    shown = msgspec.json.encode(_described(kind, field)[1]).decode()
+    text, shown_example = _described(kind, field)
+    shown = msgspec.json.encode(shown_example).decode()
     return (
         f"| `{field.encode_name}` | {_type_name(field.type)} | {_default(field)} | {_cell(text)} | `{_cell(shown)}` |"
     )
 
 
 def _described(kind: type[msgspec.Struct], field: msgspec.inspect.Field) -> tuple[str, object]:
-    if kind in _FOREIGN:
-        return _FOREIGN[kind][field.encode_name]
     schema = (field.type.extra_json_schema or {}) if isinstance(field.type, msgspec.inspect.Metadata) else {}
     return str(schema["description"]), schema["examples"][0]
 
@@ -75,13 +64,20 @@ def _example(kind: type[msgspec.Struct], field: msgspec.inspect.Field) -> object
     return _described(kind, field)[1]
 
 
-def _inner_types(kind: type[msgspec.Struct], found: dict[str, type[msgspec.Struct]]) -> dict[str, type[msgspec.Struct]]:
+def _inner_types(
+    kind: type[msgspec.Struct], found: dict[type[msgspec.Struct], list[str]]
+) -> dict[type[msgspec.Struct], list[str]]:
+    """The types of keys that have keys of their own → the names of those keys."""
     for field in _fields(kind):
         inner = bare(field.type)
         item = bare(inner.item_type) if isinstance(inner, msgspec.inspect.VarTupleType) else inner
-        if isinstance(item, msgspec.inspect.StructType) and item.cls not in found.values():
-            found[f"`{field.encode_name}`" if item is inner else f"`{field.encode_name}`, each"] = item.cls
-            _inner_types(item.cls, found)
+        if isinstance(item, msgspec.inspect.StructType):
+            known = item.cls in found
+            keys = found.setdefault(item.cls, [])
+            if field.encode_name not in keys:
+                keys.append(field.encode_name)
+            if not known:
+                _inner_types(item.cls, found)
     return found
 
 
@@ -92,11 +88,15 @@ def _fields(kind: type[msgspec.Struct]) -> Iterator[msgspec.inspect.Field]:
 
 
 def _type_name(kind: msgspec.inspect.Type) -> str:
-    inner = bare(kind)
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _type_name(kind.type)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return " or ".join(_type_name(part) for part in kind.types if not isinstance(part, msgspec.inspect.NoneType))
+    inner = kind
     if isinstance(inner, msgspec.inspect.VarTupleType):
         return f"list of {_type_name(inner.item_type)}"
-    if isinstance(inner, msgspec.inspect.LiteralType):
-        return " or ".join(f"`{value}`" for value in inner.values)
+    if words := choices(inner):
+        return " or ".join(f"`{word}`" for word in words)
     if isinstance(inner, msgspec.inspect.StrType) and inner.pattern in (RATE_PATTERN, DURATION_PATTERN):
         return "rate" if inner.pattern == RATE_PATTERN else "duration"
     names = {
@@ -110,7 +110,7 @@ def _default(field: msgspec.inspect.Field) -> str:
     if field.required:
         return "required"
     value = field.default
-    if value is msgspec.NODEFAULT or value is None or value in ((), ""):
+    if value is msgspec.NODEFAULT or value is None or value in ((), "") or isinstance(value, msgspec.Struct):
         return ""
     return f"`{msgspec.json.encode(value).decode()}`"
 

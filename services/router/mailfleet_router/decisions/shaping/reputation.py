@@ -59,8 +59,9 @@ MARGIN = 10.0
 STEP_SECONDS = 900.0
 """The most that the time between two judgements counts as clean: a clock that jumps ends no quarantine."""
 
-_UPPER = (math.inf, 80.0, 60.0, 40.0)
-"""A state is for scores below its number (SparkPost's health score calls 80 good; the other borders are our design)."""
+BORDERS = (80.0, 60.0, 40.0)
+"""WATCH, SLOW and QUARANTINE are for scores below these (SparkPost's health score calls 80 good; the other borders are our
+design)."""
 _STEEPNESS = 1.25
 
 
@@ -83,6 +84,24 @@ TERMS = (
     Term("block replies", BLOCKED, 0.001, 500.0, 0.05, 10),
     Term("complaints", COMPLAINED, 0.0002, 2000.0, 0.003, 3),
 )
+
+
+class Tuning(NamedTuple):
+    """What a policy may set."""
+
+    terms: tuple[Term, ...] = TERMS
+    """In the order of TERMS."""
+    borders: tuple[float, ...] = BORDERS
+    margin: float = MARGIN
+    clean_seconds: float = CLEAN_SECONDS
+
+    def upper(self, state: int) -> float:
+        """A state is for scores below this."""
+        return self.borders[state - 1] if state else math.inf
+
+
+USUAL = Tuning()
+"""As shipped."""
 
 
 class Day(Struct, frozen=True):
@@ -196,7 +215,7 @@ decode_decision = msgspec.msgpack.Decoder(Decision).decode
 
 
 # --- judging -----------------------------------------------------------------------------------------------------
-def score(counts: Counts, now: float) -> Reading:
+def score(counts: Counts, now: float, tuning: Tuning = USUAL) -> Reading:
     """How good it looks at `now`: 100 when nothing is known."""
     counted = _counted(counts, now)
     aged = [_factor(day, now) for day in counted]
@@ -209,25 +228,30 @@ def score(counts: Counts, now: float) -> Reading:
     # A block reply is no answer to the recipients: were it one, it would dilute the other rates.
     of = {BLOCKED: answered + weights[BLOCKED], COMPLAINED: weights[DELIVERED]}
     rates = tuple(
-        (weights[term.kind] + term.weight * term.prior) / (of.get(term.kind, answered) + term.weight) for term in TERMS
+        (weights[term.kind] + term.weight * term.prior) / (of.get(term.kind, answered) + term.weight)
+        for term in tuning.terms
     )
-    excess = [max(0.0, rate - term.prior) / (term.limit - term.prior) for rate, term in zip(rates, TERMS, strict=True)]
-    enough = [e for e, term in zip(excess, TERMS, strict=True) if seen[term.kind] >= term.least]
+    excess = [
+        max(0.0, rate - term.prior) / (term.limit - term.prior) for rate, term in zip(rates, tuning.terms, strict=True)
+    ]
+    enough = [e for e, term in zip(excess, tuning.terms, strict=True) if seen[term.kind] >= term.least]
     return Reading(_score(excess), _score(enough), rates, weights, seen)
 
 
-def judge(standing: Standing, counts: Counts, now: float, listed: bool = False) -> tuple[Standing, Decision]:
+def judge(
+    standing: Standing, counts: Counts, now: float, listed: bool = False, tuning: Tuning = USUAL
+) -> tuple[Standing, Decision]:
     """The state at `now`. Worse: at once. Better: after a clean time and well above the border.
 
     `listed`: a public block list names the source. To be called at least every STEP_SECONDS: of a longer time only
     so much counts as clean.
     """
-    reading = score(counts, now)
+    reading = score(counts, now, tuning)
     troubled = listed or counts.troubles != standing.troubles
     passed = min(max(now - standing.judged_at, 0.0), STEP_SECONDS)
     clean = 0.0 if troubled else standing.clean_seconds + passed
     before = standing.state
-    after, reason = _move(before, QUARANTINE if listed else _state(reading.acting), clean, reading)
+    after, reason = _move(before, QUARANTINE if listed else _state(reading.acting, tuning), clean, reading, tuning)
     if listed:
         reason = "a public block list names the source"
     if after != before:
@@ -246,24 +270,26 @@ def holds_warmup(state: int) -> bool:
     return state >= SLOW
 
 
-def _move(before: int, fits: int, clean: float, reading: Reading) -> tuple[int, str]:
-    what = f"score {reading.acting:.0f}: {worst_of(reading)}"
+def _move(before: int, fits: int, clean: float, reading: Reading, tuning: Tuning) -> tuple[int, str]:
+    what = f"score {reading.acting:.0f}: {worst_of(reading, tuning)}"
+    hours = tuning.clean_seconds / 3600
+    enough = tuning.upper(before) + tuning.margin
     if fits > before:
         return fits, f"{what}; from {STATES[before]} to {STATES[fits]}"
     if fits == before:
         return before, f"{what}; stays {STATES[before]}"
-    if clean < CLEAN_SECONDS:
-        return before, f"{what}; {STATES[before]} until it was clean for 6 hours, now {clean / 3600:.1f}"
-    if reading.acting < _UPPER[before] + MARGIN:
-        return before, f"{what}; {STATES[before]} until the score is {_UPPER[before] + MARGIN:.0f}"
-    return fits, f"{what}; clean for 6 hours, from {STATES[before]} to {STATES[fits]}"
+    if clean < tuning.clean_seconds:
+        return before, f"{what}; {STATES[before]} until it was clean for {hours:g} hours, now {clean / 3600:.1f}"
+    if reading.acting < enough:
+        return before, f"{what}; {STATES[before]} until the score is {enough:.0f}"
+    return fits, f"{what}; clean for {hours:g} hours, from {STATES[before]} to {STATES[fits]}"
 
 
-def worst_of(reading: Reading) -> str:
+def worst_of(reading: Reading, tuning: Tuning = USUAL) -> str:
     """The rates above their priors, worst first, for people."""
     found = sorted(
         (-(rate - term.prior) / (term.limit - term.prior), f"{term.name} {rate:.2%}")
-        for rate, term in zip(reading.rates, TERMS, strict=True)
+        for rate, term in zip(reading.rates, tuning.terms, strict=True)
         if rate > term.prior
     )
     return ", ".join(text for _, text in found) or "nothing against it"
@@ -273,8 +299,8 @@ def _score(excess: list[float]) -> float:
     return 100.0 * math.exp(-_STEEPNESS * sum(excess))
 
 
-def _state(value: float) -> int:
-    return max(state for state in range(4) if value < _UPPER[state])
+def _state(value: float, tuning: Tuning) -> int:
+    return max(state for state in range(4) if value < tuning.upper(state))
 
 
 def _counted(counts: Counts, now: float) -> list[Day]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
-from functools import lru_cache
-from typing import NamedTuple
+from functools import lru_cache, partial
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -16,14 +16,28 @@ from mailfleet_router.decisions.shaping.pattern import Pattern, pattern
 from mailfleet_router.decisions.shaping.reply_text import asked_wait, normal_text
 from mailfleet_router.decisions.shaping.values import (
     Citation,
+    Duration,
     Facts,
     Match,
+    Name,
     PolicyError,
+    Rate,
+    Refusal,
     Spec,
+    doc,
     fits,
     rate_per_second,
     seconds,
 )
+
+MAX_CONCURRENCY = 10_000
+MAX_HITS = 1000
+"""The largest count of a threshold: so many instants are kept for it at most."""
+_CODE = re.compile(r"[2-5](?:\d\d|\dx|xx)\Z")
+PHASES = (
+    phases.DNS, phases.CONNECT, phases.GREETING, phases.EHLO, phases.STARTTLS, phases.AUTH, phases.MAIL, phases.RCPT,
+    phases.DATA, phases.DOT,
+)  # fmt: skip
 
 
 class ReplyClass(StrEnum):
@@ -92,40 +106,67 @@ class Scope(StrEnum):
 class Slowed(Spec, frozen=True):
     """Fixed limits for as long as a rule's effect lasts; what is not given is left to the back-off."""
 
-    rate: str = ""
-    concurrency: int = 0
+    rate: Annotated[Rate | None, doc("Messages per time.", "10/m")] = None
+    concurrency: Annotated[
+        int, msgspec.Meta(ge=0, le=MAX_CONCURRENCY), doc("Connections at once; 0: as the back-off has it.", 2)
+    ] = 0
 
 
 class Samples(Spec, frozen=True):
-    """Replies that the rule must and must not match: an optional phase (default rcpt), code, enhanced code, text."""
+    """Replies that show what a rule is for; `mailfleet policy check` tries them."""
 
-    match: tuple[str, ...] = ()
-    never: tuple[str, ...] = msgspec.field(name="not", default=())
+    match: Annotated[
+        tuple[str, ...], doc("It reads these: [phase] code [enhanced code] text; phase `rcpt`.", ["421 4.7.0 Busy"])
+    ] = ()
+    never: Annotated[tuple[str, ...], doc("It does not match these.", ["550 5.1.1 No such user"])] = msgspec.field(
+        name="not", default=()
+    )
 
 
 class ResponseRule(Spec, frozen=True):
-    """One rule as it stands in the policy file. What is not given matches everything."""
+    """One rule. What is not given matches everything."""
 
-    name: str
-    reply_class: ReplyClass = msgspec.field(name="class")
-    blame: Blame
-    applies: Match = msgspec.field(name="if", default_factory=Match)
-    code: int | str | tuple[int | str, ...] = ()
-    """`421`, `4xx`, `45x`, or several; `0` where no reply came (network, DNS)."""
-    enhanced: str | tuple[str, ...] = ()
-    """`4.7.1`, `4.7.*`, `*.7.1`, or several. A 5yz before MAIL is a deferral and carries a 4.y.z of ours."""
-    text: str | tuple[str, ...] = ()
-    """Regular expressions, one of which is found in the text of `normal_text`; letters' case does not matter."""
-    phase: tuple[str, ...] = ()
-    effect: Effect = Effect.NONE
-    scope: Scope = Scope.SOURCE_SITE
-    threshold: str = ""
-    """`5/1h`: the effect comes with the fifth hit in an hour. Default: with the first."""
-    ttl: str = ""
-    """How long `to` holds, and the shortest that a pause is."""
-    to: Slowed = msgspec.field(default_factory=Slowed)
-    citation: Citation | None = None
-    samples: Samples = msgspec.field(default_factory=Samples)
+    name: Annotated[Name, doc("Its name where it is shown why mail waits, and in statistics.", "busy")]
+    reply_class: Annotated[ReplyClass, doc("What happened; statistics are kept under it.", "rate_limited")] = (
+        msgspec.field(name="class", default=ReplyClass.UNKNOWN)
+    )
+    blame: Annotated[
+        Blame, doc("Whose doing it is: `recipient` may suppress an address, `sender_…` feed a reputation.", "sender_ip")
+    ] = Blame.RECEIVER
+    applies: Annotated[Match, doc("What the rule is for; without it, everything.", {"provider": ["yahoo"]})] = (
+        msgspec.field(name="if", default=Match())
+    )
+    code: Annotated[
+        int | str | tuple[int | str, ...], doc("`421`, `45x`, `4xx`, or several; `0` where no reply came.", "4xx")
+    ] = ()
+    enhanced: Annotated[
+        str | tuple[str, ...],
+        doc("`4.7.1`, `4.7.*`, `*.7.1`, or several. A 5yz before MAIL is a deferral: a 4.y.z of ours.", "4.7.*"),
+    ] = ()
+    text: Annotated[
+        str | tuple[str, ...],
+        doc(
+            "Regular expressions, one of which is found in the reply's text: in lower case, addresses as `@`, IP addresses "
+            "as `ip`, numbers and ids as `#`, URLs without scheme and query.",
+            "try again later",
+        ),
+    ] = ()
+    phase: Annotated[tuple[str, ...], doc(f"Where in the session: {', '.join(PHASES)}.", ["rcpt", "dot"])] = ()
+    effect: Annotated[Effect, doc("What follows for more than this one recipient.", "slow")] = Effect.NONE
+    scope: Annotated[Scope, doc("What the effect is kept for.", "source_site")] = Scope.SOURCE_SITE
+    threshold: Annotated[
+        str, doc("`5/1h`: the effect comes with the fifth hit in an hour; without it, with the first.", "5/1h")
+    ] = ""
+    ttl: Annotated[Duration | None, doc("How long `to` holds, and the shortest that a pause is.", "30m")] = None
+    to: Annotated[Slowed, doc("Fixed limits instead of half of what was.", {"rate": "10/m"})] = Slowed()
+    citation: Annotated[
+        Citation | None,
+        doc(
+            "Where the reply is explained.",
+            {"url": "https://senders.yahooinc.com/smtp-error-codes/", "date": "2026-11-22"},
+        ),
+    ] = None
+    samples: Annotated[Samples, doc("Replies that show what it is for.", {"match": ["421 4.7.0 Busy"]})] = Samples()
 
 
 class Reading(NamedTuple):
@@ -184,7 +225,7 @@ class Responses:
     """
 
     def __init__(self, *packs: Iterable[ResponseRule], remember: int = 16_384) -> None:
-        rules = [rule for pack in packs for rule in _providers_first(pack)]
+        rules = [rule for pack in packs for rule in in_order(pack)]
         _check_names(rules)
         self._rules = tuple([_compile(rule) for rule in rules])
         self._candidates = lru_cache(maxsize=4096)(self._find_candidates)
@@ -241,7 +282,8 @@ _SCOPE_FIELDS: dict[Scope, tuple[str, ...]] = {
 }
 
 
-def _providers_first(pack: Iterable[ResponseRule]) -> list[ResponseRule]:
+def in_order(pack: Iterable[ResponseRule]) -> list[ResponseRule]:
+    """The rules of a pack in the order in which they are looked at."""
     return sorted(pack, key=lambda rule: not rule.applies.provider)
 
 
@@ -253,15 +295,39 @@ def _check_names(rules: Sequence[ResponseRule]) -> None:
         seen.add(rule.name)
 
 
+def refusal(rule: ResponseRule) -> Refusal | None:
+    """What in a rule cannot be meant, and what to write instead."""
+    readings: tuple[tuple[tuple[str | int, ...], Callable[[], object]], ...] = (
+        (("code",), lambda: codes(rule.code)),
+        *((path, partial(pattern, text)) for path, text in _texts(rule)),
+        (("phase",), lambda: _phases(rule.phase)),
+        (("threshold",), lambda: threshold(rule.threshold)),
+        (("scope",), lambda: _reading(rule)),
+    )
+    for path, reading in readings:
+        try:
+            reading()
+        except PolicyError as error:
+            return Refusal(path, str(error))
+    return None
+
+
+def _texts(rule: ResponseRule) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(rule.text, str):
+        yield ("text",), rule.text
+    else:
+        yield from ((("text", index), text) for index, text in enumerate(rule.text))
+
+
 def _compile(rule: ResponseRule) -> _Compiled:
     try:
         only_provider = msgspec.structs.replace(rule.applies, provider=()) == Match()
         return _Compiled(
             applies=None if only_provider else rule.applies,
             providers=rule.applies.provider,
-            codes=_codes(rule.code),
-            enhanced=(rule.enhanced,) if isinstance(rule.enhanced, str) else rule.enhanced,
-            patterns=tuple([pattern(text) for text in ((rule.text,) if isinstance(rule.text, str) else rule.text)]),
+            codes=codes(rule.code),
+            enhanced=several(rule.enhanced),
+            patterns=tuple([pattern(text) for text in several(rule.text)]),
             phases=_phases(rule.phase),
             reading=_reading(rule),
         )
@@ -269,12 +335,17 @@ def _compile(rule: ResponseRule) -> _Compiled:
         raise PolicyError(f"response rule {rule.name!r}: {error}") from None
 
 
+def several(given: str | tuple[str, ...]) -> tuple[str, ...]:
+    """One or more as several."""
+    return (given,) if isinstance(given, str) else given
+
+
 def _reading(rule: ResponseRule) -> Reading:
     if rule.effect is Effect.DISABLE_SOURCE and rule.scope is not Scope.SOURCE:
         raise PolicyError("disable_source takes the source from every site: its scope is source")
     if not 0 <= rule.to.concurrency <= MAX_CONCURRENCY:
         raise PolicyError(f"{rule.to.concurrency} is no number of connections: write 1 to {MAX_CONCURRENCY}")
-    hits, window = _threshold(rule.threshold) if rule.threshold else (1, 3600.0)
+    hits, window = threshold(rule.threshold)
     return Reading(
         rule=rule.name,
         reply_class=rule.reply_class,
@@ -289,13 +360,10 @@ def _reading(rule: ResponseRule) -> Reading:
     )
 
 
-MAX_CONCURRENCY = 10_000
-MAX_HITS = 1000
-"""The largest count of a threshold: so many instants are kept for it at most."""
-_CODE = re.compile(r"[2-5](?:\d\d|\dx|xx)\Z")
-
-
-def _threshold(text: str) -> tuple[int, float]:
+def threshold(text: str) -> tuple[int, float]:
+    """`5/1h` → hits and seconds; nothing: the first hit. Raises PolicyError."""
+    if not text:
+        return 1, 3600.0
     hits, slash, window = text.partition("/")
     if not slash or not hits.isdecimal() or not 1 <= int(hits) <= MAX_HITS:
         raise PolicyError(f"{text!r} is no threshold: write hits (1 to {MAX_HITS}) and a window, such as 5/1h")
@@ -305,27 +373,22 @@ def _threshold(text: str) -> tuple[int, float]:
     return int(hits), length
 
 
-def _codes(given: int | str | tuple[int | str, ...]) -> frozenset[int]:
-    codes: set[int] = set()
+def codes(given: int | str | tuple[int | str, ...]) -> frozenset[int]:
+    """`421`, `4xx` and so on → all codes that are meant; none: every code. Raises PolicyError."""
+    found: set[int] = set()
     for one in given if isinstance(given, tuple) else (given,):
         text = str(one).lower()
         if text == "0":
-            codes.add(0)
+            found.add(0)
         elif _CODE.match(text):
-            codes.update(range(int(text.replace("x", "0")), int(text.replace("x", "9")) + 1))
+            found.update(range(int(text.replace("x", "0")), int(text.replace("x", "9")) + 1))
         else:
             raise PolicyError(f"{one!r} is no reply code: write 421, 45x, 4xx, or 0 where no reply came")
-    return frozenset(codes)
-
-
-_PHASES = (
-    phases.DNS, phases.CONNECT, phases.GREETING, phases.EHLO, phases.STARTTLS, phases.AUTH, phases.MAIL, phases.RCPT,
-    phases.DATA, phases.DOT,
-)  # fmt: skip
+    return frozenset(found)
 
 
 def _phases(given: tuple[str, ...]) -> tuple[str, ...]:
     for phase in given:
-        if phase not in _PHASES:
-            raise PolicyError(f"{phase!r} is no phase: write one of {', '.join(_PHASES)}")
+        if phase not in PHASES:
+            raise PolicyError(f"{phase!r} is no phase: write one of {', '.join(PHASES)}")
     return given

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -13,6 +13,13 @@ FIELDS = ("tenant", "stream", "pool", "source", "site", "provider", "domain", "c
 
 class PolicyError(Exception):
     """The traffic policy cannot be used; the text says where (file, line, key) and what to write instead."""
+
+
+class Refusal(NamedTuple):
+    """Why a part of the policy cannot be used, and the path to the wrong key in it."""
+
+    path: tuple[str | int, ...]
+    text: str
 
 
 class Facts(NamedTuple):
@@ -33,12 +40,24 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """A part of the policy file: frozen, typed, closed."""
 
 
+RATE_PATTERN = r"^[0-9][0-9,_]*(\.[0-9]+)?/([1-9][0-9]*)?[smhd]$"
+DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?[smhd])+$"
+
+Rate = Annotated[str, msgspec.Meta(pattern=RATE_PATTERN)]
+Duration = Annotated[str, msgspec.Meta(pattern=DURATION_PATTERN)]
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+def doc(text: str, *examples: object) -> msgspec.Meta:
+    """What a key of the policy file means, and examples of it; `docs/policy.md` is written from them."""
+    return msgspec.Meta(description=text, examples=list(examples))
+
+
 class Citation(Spec, frozen=True):
     """Where a shipped value comes from: a public page, and the day it was read."""
 
-    url: str
-    date: str
-    """ISO 8601."""
+    url: Annotated[str, doc("The public page.", "https://senders.yahooinc.com/best-practices/")]
+    date: Annotated[str, doc("The day it was read (ISO 8601).", "2026-11-22")]
 
 
 class Match(Spec, frozen=True):
@@ -47,14 +66,14 @@ class Match(Spec, frozen=True):
     A pattern is a whole word, `*.x` (everything below x), `x*` or `*`; letters' case does not matter.
     """
 
-    tenant: tuple[str, ...] = ()
-    stream: tuple[str, ...] = ()
-    pool: tuple[str, ...] = ()
-    source: tuple[str, ...] = ()
-    site: tuple[str, ...] = ()
-    provider: tuple[str, ...] = ()
-    domain: tuple[str, ...] = ()
-    campaign: tuple[str, ...] = ()
+    tenant: Annotated[tuple[str, ...], doc("On whose behalf.", ["shop"])] = ()
+    stream: Annotated[tuple[str, ...], doc("Class of mail.", ["bulk"])] = ()
+    pool: Annotated[tuple[str, ...], doc("Egress pool.", ["default"])] = ()
+    source: Annotated[tuple[str, ...], doc("Egress source.", ["ip-1"])] = ()
+    site: Annotated[tuple[str, ...], doc("Site: a provider's name, or its MX hosts.", ["mx.example.org"])] = ()
+    provider: Annotated[tuple[str, ...], doc("A provider of this policy.", ["yahoo"])] = ()
+    domain: Annotated[tuple[str, ...], doc("Recipient domain.", ["*.example.org"])] = ()
+    campaign: Annotated[tuple[str, ...], doc("The client's own label.", ["spring"])] = ()
 
     def matches(self, facts: Facts) -> bool:
         """Is `facts` meant?"""
