@@ -21,6 +21,7 @@ from mailfleet_core import settings
 from mailfleet_core.settings import BusSettings, RouteSettings, SettingsError, SettingsFile
 from mailfleet_ingest.decisions.credentials import BadCredentials, parse
 from mailfleet_ingest.settings import IngestSettings, ListenerSettings
+from mailfleet_router.settings import RouterSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,8 @@ def _named_files(file: SettingsFile) -> Iterator[Finding]:
     for route in file.tables("route", RouteSettings):
         if route.password_file:
             yield _readable(Path(route.password_file), f"password_file of route {route.name!r}")
+    if policy := file.section("router", RouterSettings).policy_file:
+        yield _readable(Path(policy), "policy_file of [router]")
     bus = file.section("bus", BusSettings)
     for name in (bus.password_file, bus.ca_file):
         if name and bus.kind == "kafka":

@@ -48,6 +48,7 @@ class LazyGroup(click.Group):
         "resume": "suspension",
         "credential": "credential",
         "config": "check",
+        "policy": "policy",
         "completion": "completion",
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mailfleet_cli.documents import metrics_page, settings_page, stale
+from mailfleet_cli.documents import metrics_page, policy_page, settings_page, stale
 from mailfleet_cli.sections import SECTION_TYPES
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -27,4 +27,5 @@ def test_every_metric_is_listed_with_its_exposed_name() -> None:
 def test_a_changed_page_is_seen(tmp_path: Path) -> None:
     (tmp_path / "settings.md").write_text(settings_page())
     (tmp_path / "metrics.md").write_text("old")
+    (tmp_path / "policy.md").write_text(policy_page())
     assert stale(tmp_path) == ["metrics.md"]
