@@ -69,6 +69,12 @@ class MemoryMember:
     async def kill(self) -> None:
         self.bus.kill()
 
+    def pause(self) -> None:
+        """All members on this log are told at once."""
+
+    def go_on(self) -> None:
+        """See `pause`."""
+
 
 class MemoryLab:
     """The log in memory."""

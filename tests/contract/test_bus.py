@@ -474,3 +474,25 @@ async def test_members_keep_or_regain_their_partitions_when_the_broker_comes_bac
     assert await soon(holder.holds(4)) == {0, 1, 2, 3}
     await soon(bus.commit("routers", RESULT, {0: 6}))
     assert await soon(bus.committed("routers", RESULT, 0)) == 6
+
+
+async def test_a_member_that_comes_back_later_than_another_after_the_brokers_death_keeps_its_partitions(
+    lab: Any,
+) -> None:
+    bus = await lab.client()
+    holder = await join(bus)
+    await soon(holder.holds(4))
+    slow = await lab.member("routers", RESULT)
+    theirs = await soon(slow.holds(2))
+    mine = set(await soon(holder.holds(2)))
+    slow.pause()
+    await lab.kill_broker()
+    await lab.start_broker()
+    await soon(bus.append(RESULT, 0, b"k", b"after"))
+    for _ in range(10):
+        await asyncio.sleep(0.1)
+        assert not holder.held & theirs
+    slow.go_on()
+    for _ in range(40):
+        await asyncio.sleep(0.1)
+        assert holder.held == mine

@@ -29,6 +29,12 @@ class ForeignMember(Protocol):
     async def kill(self) -> None:
         """It dies without a word."""
 
+    def pause(self) -> None:
+        """It does nothing for a while."""
+
+    def go_on(self) -> None:
+        """And then goes on."""
+
 
 class MemberProcess:
     """The process, seen from the test."""
@@ -61,6 +67,14 @@ class MemberProcess:
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
         await self.process.wait()
+
+    def pause(self) -> None:
+        """See `ForeignMember.pause`."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """See `ForeignMember.go_on`."""
+        self.process.send_signal(signal.SIGCONT)
 
 
 async def _main(settings: BusSettings, group: str, topic: str) -> None:

@@ -27,6 +27,11 @@ log = logging.getLogger(__name__)
 
 JOURNALS = ("state", "bodies")
 META = "topics.json"
+ALONE = "alone"
+"""A file that says: at the last stop there were no members."""
+GATHER_SECONDS = 3.0
+"""After a crash of ours members come back one after the other; a lane that went to the first would be taken from a sender
+that has mail of it under way, and that mail be delivered twice."""
 ROOM_SECONDS = 1.0
 HOUSEKEEPING_SECONDS = 600.0
 
@@ -79,6 +84,8 @@ class LogServer:
         self._housekeeping = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
         self._sealed = [len(journal.segments) for journal in self.journals]
+        self._gathering = bool(self.topics)
+        """Members may be on their way back: what nobody claims is given to nobody yet."""
 
     async def start(self) -> None:
         """Listen."""
@@ -90,6 +97,12 @@ class LogServer:
         for number in (wire.STATE, wire.BODIES):
             self._prepare_next(number)
         self._keeping = loop.create_task(self._keep_house())
+        alone = self.options.directory / ALONE
+        if self._gathering and not alone.exists():
+            loop.call_later(GATHER_SECONDS, self._gathered)
+        else:
+            self._gathering = False
+        alone.unlink(missing_ok=True)
         path = self.options.directory / wire.SOCKET
         path.unlink(missing_ok=True)
         before = os.umask(0o177)
@@ -107,6 +120,8 @@ class LogServer:
             self._server.close()
         if self._keeping is not None:
             self._keeping.cancel()
+        if not any(group.held for group in self.groups.values()):
+            (self.options.directory / ALONE).touch()
         for writer in self.writers:
             await writer.stop()
         for session in list(self.sessions):
@@ -284,8 +299,15 @@ class LogServer:
         """The group of this name on a topic."""
         return self.groups.setdefault((name, topic), Group(self.topic(topic).partitions))
 
+    def _gathered(self) -> None:
+        self._gathering = False
+        for group in self.groups.values():
+            self.rebalance(group)
+
     def rebalance(self, group: Group) -> None:
         """Tell the members what changed for them."""
+        if self._gathering:
+            return
         give, ask = group.moves()
         for verb, moves in (("ask", ask), ("give", give)):
             for member, partitions in moves.items():
