@@ -11,6 +11,8 @@ from mailfleet_router.decisions.shaping.policy_file import bare, choices, dump
 from mailfleet_router.decisions.shaping.values import DURATION_PATTERN, RATE_PATTERN
 
 _INTRODUCTION = """\
+**Routers do not apply the policy yet**; until they do, limits stand in the routes of the settings.
+
 A file of one's own is put over the shipped policy: `policy.yaml` beside the settings file, or what `policy_file` of
 `[router]` names. `mailfleet policy check` looks for mistakes in it, `mailfleet policy explain` says which limits hold for a
 mail and which line sets each. Unknown keys are refused.
