@@ -148,7 +148,8 @@ def test_a_scope_is_only_touched_by_a_rule_that_matched_for_it(events: list[Even
 @settings(deadline=None)
 @given(histories)
 def test_every_refusal_is_counted_once_under_its_rule_or_its_text(events: list[Event]) -> None:
-    report = what_if(events, NO_POLICY, Plan(Traffic(version=1), (RULES,)))
+    in_time = sorted(events, key=lambda event: event.at)
+    report = what_if(in_time, NO_POLICY, Plan(Traffic(version=1), (RULES,)))
     attempts = {msgspec.msgpack.encode(event): event for event in events if event.kind in ("deferred", "bounced")}
     refusals = sum(len({address for _, address in event.recipients}) or 1 for event in attempts.values())
     matched = sum(one.tried.replies for one in report.rules)
@@ -331,6 +332,15 @@ def test_a_pause_moves_back_what_waits() -> None:
     assert site.in_force.drained_at == pytest.approx(NOW + 60)
     # Listed for at least an hour.
     assert site.tried.drained_at >= NOW + 10 + 3600 + 50
+
+
+def test_a_stop_moves_back_the_last_that_waits_though_nothing_comes_after() -> None:
+    waiting = [queued(number, NOW, "x") for number in range(60)]
+    down = {"code": 0, "phase": "connect", "seconds": 0.5}
+    dead = [refused(number, NOW + 1 + number, "x", "refused", **down) for number in range(3)]  # type: ignore[arg-type]
+    for told, stopped_seconds in (([refused(0, NOW + 10, "x", "listed")], 3600), (dead, 60)):
+        report = what_if(waiting + told, limited("1/s"), limited("1/s", rules=RULES), ("ip-1",))
+        assert site_of(report, "x").tried.drained_at == pytest.approx(NOW + 59 + stopped_seconds)
 
 
 def test_arrivals_are_dealt_to_the_sources_that_are_given() -> None:
