@@ -148,7 +148,8 @@ def test_a_scope_is_only_touched_by_a_rule_that_matched_for_it(events: list[Even
 @settings(deadline=None)
 @given(histories)
 def test_every_refusal_is_counted_once_under_its_rule_or_its_text(events: list[Event]) -> None:
-    report = what_if(events, NO_POLICY, Plan(Traffic(version=1), (RULES,)))
+    in_time = sorted(events, key=lambda event: event.at)
+    report = what_if(in_time, NO_POLICY, Plan(Traffic(version=1), (RULES,)))
     attempts = {msgspec.msgpack.encode(event): event for event in events if event.kind in ("deferred", "bounced")}
     refusals = sum(len({address for _, address in event.recipients}) or 1 for event in attempts.values())
     matched = sum(one.tried.replies for one in report.rules)
@@ -309,7 +310,7 @@ def test_story_a_dead_site_is_told_from_the_third_round_until_a_probe_is_answere
     assert died.what == "corp.example is dead"
     # Probes wait 15 minutes at most.
     assert NOW + 80 * MINUTE <= came_back.at <= NOW + 96 * MINUTE
-    assert scope.tried.dead_seconds == pytest.approx(came_back.at - died.at)
+    assert scope.tried.dead_seconds == pytest.approx(came_back.at - died.at, abs=0.1)
     assert 40 < report.not_made_tried < 75
 
 
@@ -328,23 +329,32 @@ def test_a_pause_moves_back_what_waits() -> None:
     events += [refused(0, NOW + 10, "x", "listed"), queued(99, NOW + 20, "x")]
     report = what_if(events, limited("1/s"), limited("1/s", rules=RULES), ("ip-1",))
     site = site_of(report, "x")
-    assert site.in_force.drained_at == pytest.approx(NOW + 60)
+    assert site.in_force.drained_at == pytest.approx(NOW + 60, abs=0.1)
     # Listed for at least an hour.
     assert site.tried.drained_at >= NOW + 10 + 3600 + 50
+
+
+def test_a_stop_moves_back_the_last_that_waits_though_nothing_comes_after() -> None:
+    waiting = [queued(number, NOW, "x") for number in range(60)]
+    down = {"code": 0, "phase": "connect", "seconds": 0.5}
+    dead = [refused(number, NOW + 1 + number, "x", "refused", **down) for number in range(3)]  # type: ignore[arg-type]
+    for told, stopped_seconds in (([refused(0, NOW + 10, "x", "listed")], 3600), (dead, 60)):
+        report = what_if(waiting + told, limited("1/s"), limited("1/s", rules=RULES), ("ip-1",))
+        assert site_of(report, "x").tried.drained_at == pytest.approx(NOW + 59 + stopped_seconds, abs=0.1)
 
 
 def test_arrivals_are_dealt_to_the_sources_that_are_given() -> None:
     events = [queued(number, NOW, "x") for number in range(61)]
     one, two = (what_if(events, NO_POLICY, limited("1/s"), names) for names in (("a",), ("a", "b")))
-    assert site_of(one, "x").tried.drained_at == pytest.approx(NOW + 60)
-    assert site_of(two, "x").tried.drained_at == pytest.approx(NOW + 30)
+    assert site_of(one, "x").tried.drained_at == pytest.approx(NOW + 60, abs=0.1)
+    assert site_of(two, "x").tried.drained_at == pytest.approx(NOW + 30, abs=0.1)
 
 
 def test_connections_at_once_are_a_rate_by_how_long_an_attempt_took() -> None:
     events = [answered(1, NOW, "x", seconds=10.0), *(queued(number, NOW + 1, "x") for number in range(102))]
     report = what_if(events, NO_POLICY, limited(None, concurrency=2))
     # Two at once, then one each five seconds.
-    assert site_of(report, "x").tried.drained_at == pytest.approx(NOW + 1 + 500)
+    assert site_of(report, "x").tried.drained_at == pytest.approx(NOW + 1 + 500, abs=0.1)
 
 
 def test_recorded_waits_stand_beside_the_predicted_ones() -> None:

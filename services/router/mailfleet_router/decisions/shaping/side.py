@@ -268,5 +268,6 @@ class Side:
         return facts._replace(provider=provider or self._providers.get(facts.site, ""))
 
 
+@lru_cache(maxsize=16_384)
 def _keys(facts: Facts) -> tuple[str, ...]:
     return tuple([scope_key(scope, facts) for scope in Scope])
