@@ -17,7 +17,6 @@ from mailfleet_router.decisions.shaping.schema import Traffic
 from mailfleet_router.decisions.shaping.scope_story import Moment, ScopeStory
 from mailfleet_router.decisions.shaping.side import RuleCount, Sample, Side
 from mailfleet_router.decisions.shaping.tally import Pairs, Waits
-from mailfleet_router.decisions.shaping.values import PolicyError
 
 NOTE = (
     "This predicts our queue and not the receiver's reaction: outcomes of recorded attempts are taken as they were, and of "
@@ -160,13 +159,10 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def plan(policy: Policy, *packs: tuple[ResponseRule, ...]) -> Plan:
-    """A policy as it was read, its own rules before `packs`. Raises PolicyError."""
-    try:
-        own = msgspec.convert(policy.traffic.rules, tuple[ResponseRule, ...])
-    except msgspec.ValidationError as error:
-        raise PolicyError(f"{policy.place('rules')}: rules: {error}") from error
-    names = {rule.name for rule in own}
-    return Plan(policy.traffic, (own, *(tuple(rule for rule in pack if rule.name not in names) for pack in packs)))
+    """A policy as it was read, its own rules before `packs`."""
+    own = policy.packs()
+    names = {rule.name for pack in own for rule in pack}
+    return Plan(policy.traffic, (*own, *(tuple(rule for rule in pack if rule.name not in names) for pack in packs)))
 
 
 def what_if(events: Iterable[Event], in_force: Plan, tried: Plan, sources: tuple[str, ...] = ()) -> Report:
