@@ -2,6 +2,7 @@
 
 `python -m exam.load --to HOST:PORT,… --rate N --count N --log FILE`. A mail that was not accepted is tried again under
 the same X-Ledger-Id; so is one whose dot was sent and not answered (`indoubt`), which may make two of it (RFC 1047).
+SIGTERM ends it early; what was under way then gets its line, too: a mail whose dot was sent may have been accepted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import random
 import re
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +157,16 @@ class Load:
     async def run(self, maker: Maker, count: int, rate: float) -> None:
         """Feed `count` mails at `rate` a second; return when each was accepted, refused for good or given up."""
         workers = [asyncio.create_task(self._work(client)) for client in self.clients]
+        feeding = asyncio.create_task(self._feed(maker, count, rate))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, feeding.cancel)
+        await asyncio.wait([feeding])
+        for worker in workers:
+            worker.cancel()
+        await asyncio.wait(workers)
+        if not feeding.cancelled():
+            feeding.result()
+
+    async def _feed(self, maker: Maker, count: int, rate: float) -> None:
         begun = time.monotonic()
         for number in range(count):
             await asyncio.sleep(max(0.0, begun + number / rate - time.monotonic()))
@@ -163,8 +175,6 @@ class Load:
         self.give_up_at = time.monotonic() + self.give_up_seconds
         while self.open:
             await asyncio.sleep(0.1)
-        for worker in workers:
-            worker.cancel()
 
     async def _work(self, client: Client) -> None:
         while True:
@@ -183,10 +193,12 @@ class Load:
             client.drop()
             self._line(mail, begun, "refused", str(refused))
             return refused.code >= 500
-        except (OSError, TimeoutError, EOFError) as error:
+        except (OSError, TimeoutError, EOFError, asyncio.CancelledError) as error:
             outcome = "indoubt" if client.dot_sent else "failed"
             client.drop()
             self._line(mail, begun, outcome, repr(error))
+            if isinstance(error, asyncio.CancelledError):
+                raise
             return False
         self._line(mail, begun, "accepted", reply.decode(errors="replace"))
         return True

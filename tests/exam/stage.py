@@ -144,7 +144,7 @@ def loading(stage: Stage, fleet: Fleet, count: int, rate: float, *more: str) -> 
     try:
         yield running
     finally:
-        running.process.kill()
+        running.process.terminate()
         running.process.wait()
 
 
