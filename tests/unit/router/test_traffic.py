@@ -4,8 +4,9 @@ from importlib.resources import files
 
 import pytest
 
-from mailfleet_core.model.site import PROVIDERS
+from mailfleet_core.model.site import PROVIDERS, site_name
 from mailfleet_core.settings import SettingsFile
+from mailfleet_router.decisions.shaping.limits import provider_of
 from mailfleet_router.decisions.shaping.responses import Responses
 from mailfleet_router.decisions.shaping.values import PolicyError
 from mailfleet_router.decisions.shaping.warmup import BIG_FOUR
@@ -33,8 +34,15 @@ def test_providers_are_called_the_same_everywhere():
     named = {name for rule in traffic.rules for name in rule.applies.provider}
     named |= {name for limit in traffic.limits for case in limit.cases for name in case.when.provider}
     assert named <= known
-    assert {name for _, name in PROVIDERS} <= known
     assert set(BIG_FOUR) <= known
+
+
+def test_sites_are_named_by_exactly_the_providers_of_the_shipped_policy():
+    patterns = [(pattern, provider.name) for provider in shipped().traffic.providers for pattern in provider.mx]
+    assert sorted(patterns) == sorted((f"*{suffix}", name) for suffix, name in PROVIDERS)
+    for suffix, name in PROVIDERS:
+        hosts = [f"mx1{suffix}", f"MX2{suffix}."]
+        assert provider_of(shipped().traffic.providers, hosts) == site_name(hosts) == name
 
 
 def test_an_own_file_is_the_one_that_is_named_or_lies_beside_the_settings(tmp_path):

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailfleet_core.model.site import PROVIDERS, site_name
 from mailfleet_router.decisions.shaping import policy_file
 from mailfleet_router.decisions.shaping.limits import provider_of
 from mailfleet_router.decisions.shaping.policy_file import Place, dump, from_data, over, read
@@ -356,13 +355,6 @@ def test_an_own_policy_may_stand_alone():
 def test_nothing_over_the_shipped_policy_is_the_shipped_policy():
     shipped = read(SHIPPED, "shipped")
     assert over(read("version: 1", "own"), shipped).traffic == shipped.traffic
-
-
-def test_the_shipped_policy_names_sites_as_the_router_does():
-    shipped = read(SHIPPED, "traffic.yaml").traffic
-    for suffix, name in PROVIDERS:
-        host = f"mx1{suffix}"
-        assert provider_of(shipped.providers, [host]) == name == site_name([host])
 
 
 def test_each_shipped_number_bears_its_source():
