@@ -66,6 +66,8 @@ class Envelope(Struct, frozen=True):
     header_message_id: str = ""
     client: str = ""
     """Address of the client that submitted it; empty for what we made ourselves."""
+    campaign: str = ""
+    """The client's own label of the message, from a header field that the settings name; printable, mostly empty."""
 
 
 class Accepted(Struct, frozen=True):

@@ -74,6 +74,13 @@ class IngestSettings(Section, frozen=True):
     max_commands_without_mail: Annotated[int, _doc("Commands of a session since its last mail.")] = 100
     max_errors: Annotated[int, _doc("Refused commands since the last mail; then 421.")] = 20
     max_auth_failures: Annotated[int, _doc("Wrong passwords on one connection; then 421.")] = 3
+    campaign_header: Annotated[
+        str,
+        _doc(
+            "Header field whose value is the campaign of a mail (100 octets of it), for `mailfleet suspend --campaign` "
+            "and its like; empty: mail has none."
+        ),
+    ] = "X-Campaign"
     address_literals: Annotated[bool, _doc("Accept addresses such as `a@[192.0.2.1]`.")] = False
     idle_seconds: Annotated[float, _doc("Longest wait for the next command (RFC 5321 4.5.3.2.7).")] = 300.0
     session_seconds: Annotated[float, _doc("Longest time of a session without a mail.")] = 3600.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mailfleet_core.model import wire
@@ -31,6 +32,7 @@ ENVELOPE = Envelope(
     bytes(range(16)), "s@a.example", "acme", "bulk", "warm", BodyRef(3, (8, 900_100), 1_234_567), 1_800_000_000.5,
     1_800_432_000.5, True, True, "HDRS", "QQ+2B3", "<1@a.example>", "192.0.2.1",
 )  # fmt: skip
+LABELLED = msgspec.structs.replace(ENVELOPE, campaign="spring")
 RECIPIENTS = (Recipient(0, "r@b.example", 6, "rfc822;r@b.example"), Recipient(4, "п@b.example"))
 UNIT = Unit(bytes(range(18)), "google", ENVELOPE, RECIPIENTS, 2)
 OUTCOME = RecipientOutcome(4, wire.DEFERRED, 451, "4.7.1", "greylisted", "rcpt")
@@ -45,7 +47,14 @@ VALUES: dict[str, object] = {
     ),
     "suspension": Suspension("maintenance", "postmaster", 1.0, 2.0),
     "member": Member("router", "http://127.0.0.1:1", 1.0, "host", 42),
-}
+    "accepted-2": Accepted(LABELLED, RECIPIENTS, ("google", "b.example")),
+    "unit-2": msgspec.structs.replace(UNIT, envelope=LABELLED),
+    "entry-2": Entry(msgspec.structs.replace(UNIT, envelope=LABELLED), 3, 1_800_000_300.0, 5, "a", 1_800_000_001.0,
+                     OUTCOME, True, "x", 2),
+    "dispatch-2": Dispatch(msgspec.structs.replace(UNIT, envelope=LABELLED), 3, 7, 4711, "a", ROUTE, True),
+}  # fmt: skip
+OLDER = {"accepted", "unit", "entry", "dispatch"}
+"""As they were before envelopes had a campaign."""
 SPELLED_EVENTS = [
     Event(
         b"",
@@ -96,7 +105,7 @@ EVENTS = [
 def test_a_record_of_today_is_understood(name: str) -> None:
     data = (HERE / f"{name}.msgpack").read_bytes()
     assert wire.decode(type(VALUES[name]), data) == VALUES[name]
-    assert wire.encode(VALUES[name]) == data
+    assert name in OLDER or wire.encode(VALUES[name]) == data
 
 
 def test_events_of_today_are_understood() -> None:

@@ -62,6 +62,37 @@ def test_what_a_header_section_says(block, header):
     assert headers.scan(block, Limits()) == header
 
 
+@pytest.mark.parametrize(
+    ("field", "campaign"),
+    [
+        (b"X-Campaign: spring\r\n", "spring"),
+        (b"x-CAMPAIGN:\r\n  spring\r\n\tsale \r\n", "spring sale"),
+        (b"X-Campaign: " + b"a" * 200 + b"\r\n", "a" * headers.MAX_CAMPAIGN_OCTETS),
+        (b"X-Campaign: a\x1b[31mb\r\n", "a\\x1b[31mb"),
+        (b"X-Campaign: fr\xc3\xbchling\r\n", "frühling"),
+        (b"X-Campaigns: x\r\nSubject: X-Campaign: no\r\n", ""),
+        (b"X-Campaign:\r\n", ""),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", b"Date: x\r\n"])
+def test_the_campaign_is_read_from_its_field(before, field, campaign):
+    header = headers.scan(before + field + b"\r\nX-Campaign: body\r\n", Limits(), headers.campaign_mark("X-Campaign"))
+    assert isinstance(header, Header)
+    assert header.campaign == campaign
+
+
+def test_no_field_names_the_campaign_when_the_settings_name_none():
+    header = headers.scan(b"X-Campaign: spring\r\n\r\n", Limits(), headers.campaign_mark(""))
+    assert isinstance(header, Header)
+    assert not header.campaign
+
+
+@pytest.mark.parametrize("name", ["X Campaign", "X-Campaign:", "é", "x" * 71])
+def test_what_is_no_field_name_is_refused(name):
+    with pytest.raises(ValueError, match="not the name of a header field"):
+        headers.campaign_mark(name)
+
+
 def test_text_without_a_header_section_gets_an_empty_line_before_it():
     assert added(Header(False, "", has_fields=False)).endswith(b"\r\n\r\n")
 

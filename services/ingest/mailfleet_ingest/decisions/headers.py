@@ -9,15 +9,18 @@ from functools import lru_cache
 
 import msgspec
 
+from mailfleet_core.model.reply import printable
 from mailfleet_ingest.decisions import reply
 from mailfleet_ingest.decisions.policy import Limits
 from mailfleet_ingest.decisions.reply import Reply
 
 _FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,70}")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9._\-]{1,255}|\[[A-Za-z0-9.:]{1,64}\]")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 MAX_MESSAGE_ID_OCTETS = 500
+MAX_CAMPAIGN_OCTETS = 100
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
@@ -28,10 +31,23 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     """The value of Message-ID, or empty."""
     has_fields: bool = True
     """False: the content begins with text, so ours must end with an empty line."""
+    campaign: str = ""
+    """The value of the field that names the campaign, or empty."""
 
 
-def scan(block: bytes, limits: Limits) -> Header | Reply:
-    """The header section at the start of `block` (at least 100 kB of the message, or all of it)."""
+def campaign_mark(field: str) -> bytes:
+    """What `scan` looks for to find the campaign: the start of a line with header field `field`; empty: nothing.
+    Raises ValueError for what is no field's name."""
+    if field and _FIELD_NAME.fullmatch(field) is None:
+        raise ValueError(
+            f"{field!r} is not the name of a header field; write a name such as X-Campaign, without the colon"
+        )
+    return f"\r\n{field.lower()}:".encode() if field else b""
+
+
+def scan(block: bytes, limits: Limits, campaign: bytes = b"") -> Header | Reply:
+    """The header section at the start of `block` (at least 100 kB of the message, or all of it). `campaign`: see
+    `campaign_mark`."""
     if block.startswith(b"\r\n"):
         return Header(False, "")
     if _FIELD.match(block) is None:
@@ -50,16 +66,25 @@ def scan(block: bytes, limits: Limits) -> Header | Reply:
     if section.count(b"\r\nreceived:") > limits.received_fields:
         return reply.LOOP
     at = section.find(b"\r\nmessage-id:")
-    return Header(b"\r\ndate:" in section, _value(block, at + 11) if at >= 0 else "")
+    label = section.find(campaign) if campaign else -1
+    return Header(
+        b"\r\ndate:" in section,
+        _value(block, at + 11, MAX_MESSAGE_ID_OCTETS) if at >= 0 else "",
+        True,
+        # The section begins with a CRLF that the block has not.
+        printable(" ".join(_value(block, label + len(campaign) - 2, MAX_CAMPAIGN_OCTETS).split()))
+        if label >= 0
+        else "",
+    )
 
 
-def _value(block: bytes, start: int) -> str:
-    """The unfolded value that starts at `start`."""
+def _value(block: bytes, start: int, most: int) -> str:
+    """The unfolded value that starts at `start`; no more than `most` octets of it."""
     end = block.find(b"\r\n", start)
     while end >= 0 and block[end + 2 : end + 3] in (b" ", b"\t"):
         end = block.find(b"\r\n", end + 2)
     value = block[start : end if end >= 0 else len(block)].replace(b"\r\n", b"").strip()
-    return value[:MAX_MESSAGE_ID_OCTETS].decode("utf-8", "replace")
+    return value[:most].decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ class Policy:
     repair_bare_lf: bool = False
     address_literals: bool = False
     limits: Limits = field(default_factory=Limits)
+    campaign: bytes = b""
+    """What begins the line that names the campaign (`headers.campaign_mark`)."""
 
     def offers_auth(self, tls: bool) -> bool:
         """Whether AUTH is announced and taken."""

@@ -342,7 +342,7 @@ class Session(Authenticating):
         """Look at the header section when the first block has come."""
         transaction = self._current()
         if transaction.header is None:
-            header = headers.scan(block, self.policy.limits)
+            header = headers.scan(block, self.policy.limits, self.policy.campaign)
             if isinstance(header, Reply):
                 assert transaction.content is not None
                 transaction.content.refuse(header)

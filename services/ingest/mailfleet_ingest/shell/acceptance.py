@@ -203,6 +203,7 @@ class Acceptance:
             draft.message_id, mail.reverse_path, identity.tenant, identity.stream, identity.pool, body,
             draft.at, draft.at + identity.expire_seconds, draft.eight_bit, mail.smtputf8, mail.ret, mail.envid,
             header.message_id or headers.made_message_id(draft.text, hostname), draft.session.client,
+            header.campaign,
         )  # fmt: skip
 
     def _count(self, draft: Draft) -> None:

@@ -15,6 +15,7 @@ from mailfleet_core.service import Context
 from mailfleet_core.settings import BusSettings, SettingsError
 from mailfleet_ingest.decisions.admission import Admission, Network, networks
 from mailfleet_ingest.decisions.deadlines import Deadlines
+from mailfleet_ingest.decisions.headers import campaign_mark
 from mailfleet_ingest.decisions.policy import Identity, Limits, Policy
 from mailfleet_ingest.settings import IngestSettings, ListenerSettings
 from mailfleet_ingest.shell import credential_file
@@ -45,6 +46,7 @@ class Ingest:
         self._context = context
         self._settings = settings
         self._limits = _limits(settings)
+        self._campaign = _campaign(settings)
         self._expiry = {stream.name: stream.expire_seconds for stream in core_settings.egress(context.settings).streams}
         self._book = Book(_credentials_path(settings, context.settings.origin))
         self._authenticator = Authenticator(self._book, context.clock, settings.verify_threads, self._expiry)
@@ -160,6 +162,7 @@ class Ingest:
             repair_bare_lf=settings.repair_bare_lf,
             address_literals=self._settings.address_literals,
             limits=self._limits,
+            campaign=self._campaign,
         )
         delay = settings.greeting_delay_seconds
         return Listener(
@@ -196,6 +199,13 @@ def _limits(settings: IngestSettings) -> Limits:
         errors=settings.max_errors,
         auth_failures=settings.max_auth_failures,
     )
+
+
+def _campaign(settings: IngestSettings) -> bytes:
+    try:
+        return campaign_mark(settings.campaign_header)
+    except ValueError as error:
+        raise SettingsError(f"[ingest] campaign_header: {error}") from error
 
 
 def _credentials_path(settings: IngestSettings, origin: str) -> Path:
