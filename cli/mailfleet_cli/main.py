@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from mailfleet_cli import output
 from mailfleet_core import settings
@@ -39,18 +40,21 @@ class LazyGroup(click.Group):
     """A group whose subcommands are imported when they are called, so that `--help` and completion stay quick."""
 
     COMMANDS: ClassVar = {
-        "run": "run",
-        "send": "send",
-        "trace": "trace",
-        "queues": "queues",
-        "inbox": "inbox",
-        "suspend": "suspension",
-        "resume": "suspension",
-        "credential": "credential",
-        "config": "check",
-        "policy": "policy",
-        "completion": "completion",
+        "run": ("run", "Start everything on this machine."),
+        "send": ("send", "Submit a mail and print its message id."),
+        "trace": ("trace", "Tell the story of a mail."),
+        "queues": ("queues", "Show the sites that have mail waiting."),
+        "inbox": ("inbox", "Show the mails in the sink."),
+        "suspend": ("suspension", "Hold all mail of a site or a tenant."),
+        "resume": ("suspension", "End a suspension."),
+        "credential": ("credential", "Add, list and revoke credentials."),
+        "config": ("check", "Look at the settings."),
+        "policy": ("policy", "Check, explain and import the traffic policy."),
+        "whatif": ("whatif", "Replay what happened against another policy."),
+        "events": ("events", "Print what was recorded, for keeping and for `whatif`."),
+        "completion": ("completion", "Switch on completion in your shell."),
     }
+    """Name → module, and what it does in a few words."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which a newcomer meets them."""
@@ -60,9 +64,23 @@ class LazyGroup(click.Group):
         """The subcommand, imported now."""
         if cmd_name not in self.COMMANDS:
             return None
-        module = __import__(f"mailfleet_cli.{self.COMMANDS[cmd_name]}", fromlist=[cmd_name])
+        module = __import__(f"mailfleet_cli.{self.COMMANDS[cmd_name][0]}", fromlist=[cmd_name])
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in `--help`, without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in self.COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names that begin so, without importing any of them, and the options."""
+        names = [
+            CompletionItem(name, help=summary)
+            for name, (_, summary) in self.COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

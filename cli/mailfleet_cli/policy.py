@@ -49,7 +49,7 @@ def check(invocation: Invocation, file: Path | None, as_json: bool) -> None:
     """
     known = settings_of(invocation)
     path = file or (traffic.own_file(known) if known else None)
-    found = check_policy(_load(path), names_of(settings.egress(known)) if known else Known())
+    found = check_policy(load(path), names_of(settings.egress(known)) if known else Known())
     for finding in found:
         _show(finding, as_json)
     if not found and not as_json:
@@ -92,7 +92,7 @@ def explain(
     """
     known = settings_of(invocation)
     file = known or settings.load(None)
-    whole = _load(traffic.own_file(known) if known else None)
+    whole = load(traffic.own_file(known) if known else None)
     egress = settings.egress(file)
     domain = domain_of(recipient.strip().strip("<>"))
     _there("stream", options["stream"], _streams(whole, egress))
@@ -224,7 +224,8 @@ def _text(path: Path) -> str:
         output.fail(f"{path} is not text in UTF-8; convert it first")
 
 
-def _load(path: Path | None) -> Policy:
+def load(path: Path | None) -> Policy:
+    """The policy in a file over the shipped one; a mistake in it ends the command."""
     try:
         return traffic.load(path)
     except PolicyError as error:

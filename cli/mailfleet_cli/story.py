@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from mailfleet_core.model import ids
 from mailfleet_core.model.wire import TERMINAL_KINDS, Event
@@ -81,6 +84,18 @@ def as_json(event: Event) -> dict[str, object]:
     fields = {name: getattr(event, name) for name in SHOWN}
     fields["recipients"] = [address for _, address in event.recipients]
     return {name: value for name, value in fields.items() if value or name in ALWAYS_SHOWN}
+
+
+def from_json(fields: dict[str, Any]) -> Event:
+    """The event that `as_json` showed so. The indexes of its recipients are not known; they are counted from 0. Raises
+    ValueError, TypeError."""
+    said = {name: fields[name] for name in SHOWN if name in fields and name not in _TEXTS}
+    unit = ids.parse(str(fields.get("unit_id") or fields.get("message_id")))
+    event = Event(unit, recipients=tuple(enumerate(fields.get("recipients", ()))), **said)
+    return msgspec.convert(msgspec.structs.astuple(event), Event)
+
+
+_TEXTS = frozenset({"id", "message_id", "unit_id", "recipients"})
 
 
 def tell(event: Event) -> str:

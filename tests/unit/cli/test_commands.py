@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -88,3 +91,26 @@ def test_sites_are_suspended_whatever_the_case_of_their_name() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (61, "1 min 1 s"), (90000, "1 d 1 h")])
 def test_spans_are_told_in_two_units(seconds: float, text: str) -> None:
     assert span(seconds) == text
+
+
+@pytest.mark.parametrize("name", LazyGroup.COMMANDS)
+def test_a_summary_is_short_enough_for_the_list_of_commands(name: str) -> None:
+    assert f"  {name} " in (listed := call("--help")[1])
+    assert LazyGroup.COMMANDS[name][1] in listed
+
+
+def test_completion_offers_the_commands_that_begin_so() -> None:
+    context = click.Context(mailfleet, info_name="mailfleet")
+    assert [each.value for each in mailfleet.shell_complete(context, "qu")] == ["queues"]
+    assert "--config" in [each.value for each in mailfleet.shell_complete(context, "--c")]
+
+
+def test_help_completion_and_queues_load_neither_the_policy_nor_an_http_library() -> None:
+    heavy = ("yaml", "aiohttp", "dns", "mailfleet_router", "mailfleet_ingest", "mailfleet_sender")
+    code = (
+        "import sys; from click.testing import CliRunner; from mailfleet_cli.main import mailfleet; import mailfleet_cli.queues;"
+        "assert CliRunner().invoke(mailfleet, ['--help']).exit_code == 0;"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailfleet_cli.story import as_json, open_units, question, stories, tell
+from mailfleet_cli.story import as_json, from_json, open_units, question, stories, tell
 from mailfleet_core.model import ids
 from mailfleet_core.model.ids import parse, unit_id
 from mailfleet_core.model.wire import EVENT_KINDS, Event
@@ -99,3 +99,14 @@ def test_every_record_about_a_message_may_be_about_it(kind: str) -> None:
 @given(st.sampled_from(EVENT_KINDS), st.text(), st.text(), st.integers(0, 999))
 def test_every_event_can_be_told(kind: str, text: str, phase: str, code: int) -> None:
     assert isinstance(tell(event(kind, text=text, phase=phase, code=code, mx=text, address=text)), str)
+
+
+def test_an_event_shown_for_scripts_is_read_back() -> None:
+    known = event("deferred", 7.5, code=421, text="busy [x]", source="ip-1", site="mx", attempt=2, seconds=0.25)
+    assert from_json(as_json(known)) == known
+
+
+@pytest.mark.parametrize("wrong", [{"unit_id": "x"}, {"at": "soon"}, {"recipients": [3]}])
+def test_what_is_no_event_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        from_json(as_json(event("queued")) | wrong)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
 
 from mailfleet_router.decisions.shaping import backoff
 from mailfleet_router.decisions.shaping.backoff import BackOff, Change, Hit
@@ -12,7 +12,7 @@ MAX_MOMENTS = 20
 """Changes that are kept to show; all are counted."""
 
 
-class Moment(NamedTuple):
+class Moment(msgspec.Struct, frozen=True):
     """A change, and until when it holds if nothing else comes (seconds since 1970; 0: not known)."""
 
     at: float

@@ -11,7 +11,8 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import NamedTuple
+
+import msgspec
 
 from mailfleet_core.model.wire import DELIVERED
 from mailfleet_router.decisions.shaping import backoff, gcra, site_health
@@ -36,7 +37,7 @@ MAX_TEXT = 300
 """Letters of a reply that are kept."""
 
 
-class Sample(NamedTuple):
+class Sample(msgspec.Struct, frozen=True):
     """A reply as it was recorded."""
 
     at: float
