@@ -14,7 +14,7 @@ RUN_ARGS ?=
 PYTEST_ARGS ?=
 SOURCES := core services cli tests $(wildcard bench)
 
-.PHONY: help setup run test check test-unit test-contract test-simulation test-integration ledger bench servers docs format clean
+.PHONY: help setup run test check test-unit test-contract test-simulation test-integration ledger limits bench servers docs format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ servers: setup ## install the servers that tests need (root and apt), or say wha
 
 ledger: setup servers ## nothing lost: steady mail while processes are killed (long)
 	@PYTHONPATH=tests $(BIN)/python -m exam.ledger $(LEDGER_ARGS)
+
+limits: setup servers ## no limit exceeded: receivers that count and block, routers that are killed (7 minutes)
+	@PYTHONPATH=tests $(BIN)/python -m exam.limits $(LIMITS_ARGS)
 
 bench: setup servers ## speed, in ratios to Postfix, Exim and Haraka on this machine
 	@$(BIN)/python bench/bench_delivery.py $(BENCH_ARGS)

@@ -63,7 +63,12 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "oddno": Behaviour(BOUNCED, 20, {"rcpt": Answer(b"550 5.1.1" + ODD)}, once=False),
     "hang": Behaviour(DELIVERED, 0, {"greeting": Answer(delay=3600.0)}, once=False),
     REPORTS: Behaviour(DELIVERED, 0, {}),
+    "google": Behaviour(DELIVERED, 0, {}, domains=3),
+    "microsoft": Behaviour(DELIVERED, 0, {}, domains=2),
+    "yahoo": Behaviour(DELIVERED, 0, {}),
+    "mimecast": Behaviour(DELIVERED, 0, {}, domains=2),
 }
+"""The last four are the domains of the receivers in `exam.receivers`, which have limits."""
 
 
 def labels() -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from exam.judge import Kill
@@ -26,9 +27,12 @@ class Chaos:
 
     def start(self, victims: Sequence[str], interval: float, down: float, signal: str = "KILL") -> None:
         """Begin: every `interval` seconds the next of `victims` ends, and is back `down` seconds later."""
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._run, args=(victims, interval, down, signal), daemon=True)
-        self._thread.start()
+        self._begin(((name, interval) for name in itertools.cycle(victims)), down, signal)
+
+    def start_at_random(self, victims: Sequence[str], interval: float, down: float, dice: random.Random) -> None:
+        """Begin: any of `victims` is killed after any time from two thirds to four thirds of `interval` seconds."""
+        order = ((dice.choice(victims), interval * dice.uniform(2 / 3, 4 / 3)) for _ in itertools.count())
+        self._begin(order, down, "KILL")
 
     def stop(self) -> None:
         """End it, with every process up and ready. Raises what went wrong meanwhile."""
@@ -40,9 +44,14 @@ class Chaos:
         for name in self.fleet.names:
             self.fleet.wait_ready(name)
 
-    def _run(self, victims: Sequence[str], interval: float, down: float, signal: str) -> None:
+    def _begin(self, order: Iterator[tuple[str, float]], down: float, signal: str) -> None:
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, args=(order, down, signal), daemon=True)
+        self._thread.start()
+
+    def _run(self, order: Iterator[tuple[str, float]], down: float, signal: str) -> None:
         try:
-            for name in itertools.cycle(victims):
+            for name, interval in order:
                 if self._stop.wait(interval):
                     return
                 self.end(name, signal)

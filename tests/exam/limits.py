@@ -1,0 +1,186 @@
+"""Limits on real parts: six sources, four receivers that count and block, three routers that are killed at random.
+
+`python -m exam.limits --bus embedded|kafka --seconds N --limits policy|settings`. The books and a report are left in the
+output directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from exam import receivers
+from exam.behaviours import DOMAIN, REPORTS
+from exam.chaos import Chaos
+from exam.judge import Verdict, judge
+from exam.limits_judge import LimitsVerdict, judge_limits
+from exam.receivers import RECEIVERS, SHARES, Block
+from exam.stage import Say, Stage, environment, loading
+from support import addresses
+from support.kafka import kafka_broker
+from support.knot import knot
+from support.mailfleet import fleet
+from support.processes import Process
+
+RECIPIENTS_PER_MAIL = 1.2
+RETRY_SECONDS = [2.0, 4.0, 8.0, 15.0]
+BLOCK = Block("ip-2", "mimecast", 40.0, 3, 200.0)
+"""Its rule (`mimecast-reputation`) pauses after three in an hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run."""
+
+    bus: str = "kafka"
+    seconds: float = 405.0
+    """How long mail is handed in."""
+    limits: str = "policy"
+    """`policy`: a traffic policy; `settings`: routes, which have limits but no back-off."""
+    sources: int = 6
+    counts: dict[str, int] = field(default_factory=lambda: {"ingest": 1, "router": 3, "sender": 2})
+    interval: float = 30.0
+    """Between the return of one router and the kill -9 of another, on average; 0: none is killed."""
+    blocks: tuple[Block, ...] = (BLOCK,)
+    seed: int = 4
+
+    @property
+    def script(self) -> tuple[Block, ...]:
+        """What the sink turns against: nothing where nobody backs off."""
+        return self.blocks if self.limits == "policy" else ()
+
+    @property
+    def rate(self) -> float:
+        """Mails a second."""
+        return sum(SHARES.values()) / RECIPIENTS_PER_MAIL
+
+
+@dataclass
+class Outcome:
+    """Both verdicts."""
+
+    mail: Verdict
+    limits: LimitsVerdict
+
+    def faults(self) -> list[str]:
+        """One line for each fault."""
+        return [*self.mail.faults(), *self.limits.faults]
+
+
+def run(plan: Plan, directory: Path, say: Say = print) -> Outcome:
+    """One run; its books and its report are left in `directory`."""
+    with ExitStack() as stack:
+        scene = stack.enter_context(stage(plan, directory))
+        broker = stack.enter_context(kafka_broker(directory / "kafka")) if plan.bus == "kafka" else None
+        running = stack.enter_context(
+            fleet(directory / "fleet", counts=plan.counts, broker=broker, more=scene.settings)
+        )
+        chaos = Chaos(running, directory / "kills.jsonl", say)
+        count = int(plan.seconds * plan.rate)
+        with loading(scene, running, count, plan.rate, "--weights", receivers.weights()) as load:
+            if plan.interval:
+                routers = [name for name in running.names if name.startswith("router")]
+                chaos.start_at_random(routers, plan.interval, 1.0, random.Random(plan.seed))
+            try:
+                load.wait(say)
+            finally:
+                chaos.stop()
+        scene.settle(say=say)
+        scene.keep_events(running)
+        until = time.time()
+    return _conclude(plan, scene, chaos, until, say)
+
+
+@contextmanager
+def stage(plan: Plan, directory: Path) -> Iterator[Stage]:
+    """Start the sink with limits and the DNS that leads to it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    port = addresses.free_port()
+    hosts = {host: addresses.loopback() for receiver in RECEIVERS for host in receiver.hosts}
+    reports, reports_host = addresses.loopback(), f"mx.{REPORTS}.{DOMAIN}"
+    names = {hosts[host]: receiver.name for receiver in RECEIVERS for host in receiver.hosts} | {reports: REPORTS}
+    sources = {addresses.loopback(): name for name in receivers.source_names(plan.sources)}
+    what = {"addresses": names, "port": port, "sources": sources, "script": [asdict(block) for block in plan.script]}
+    (directory / "stage.json").write_text(json.dumps(what))
+    command = [sys.executable, "-m", "exam.limits_sink", "--stage", str(directory / "stage.json"),
+               "--log", str(directory / "sink.jsonl"), "--limits", str(directory / "limits.jsonl")]  # fmt: skip
+    sink = Process("sink", command, directory / "sink.out", environment())
+    zones = receivers.zones({**hosts, reports_host: reports})
+    zones[f"{REPORTS}.{DOMAIN}"] = [f"MX 10 {reports_host}."]
+    try:
+        sink.wait_until_it_answers(reports, port)
+        with knot(directory / "dns", zones, ttl=30) as server:
+            settings = _settings(plan, directory, sources, port)
+            yield Stage(directory, tuple(names), port, {"dns": {"nameservers": [server.nameserver]}, **settings})
+    finally:
+        sink.stop()
+
+
+def _settings(plan: Plan, directory: Path, sources: dict[str, str], port: int) -> dict[str, Any]:
+    egress = [
+        {"name": name, "address": where, "ehlo_name": f"{name}.mailfleet.test"} for where, name in sources.items()
+    ]
+    pool = [{"source": name, "weight": 1} for name in sources.values()]
+    stream = {"retry_seconds": RETRY_SECONDS, "expire_seconds": 3600.0, "delay_dsn_seconds": 0.0}
+    settings: dict[str, Any] = {
+        "bus": {"lanes": plan.sources},
+        "source": egress,
+        "pool": [{"name": "default", "sources": pool}],
+        "stream": [{"name": "transactional", **stream}],
+    }
+    if plan.limits == "settings":
+        return {**settings, "route": receivers.routes(port)}
+    policy = directory / "policy.yaml"
+    policy.write_text(yaml.safe_dump(receivers.policy(), sort_keys=False))
+    plain = {"name": "rest", "kind": "mx", "port": port, "tls": "off"}
+    return {**settings, "route": [plain], "router": {"policy_file": str(policy)}}
+
+
+def _conclude(plan: Plan, scene: Stage, chaos: Chaos, until: float, say: Say) -> Outcome:
+    outcome = Outcome(
+        judge(scene.book("load"), scene.book("sink"), chaos.kills, scene.book("events")),
+        judge_limits(scene.book("limits"), plan.script, until),
+    )
+    mail = outcome.mail
+    lines = [
+        f"limits by {plan.limits} on {plan.bus}: {'FAILED' if outcome.faults() else 'PASSED'}",
+        f"  {mail.accepted} accepted, {mail.delivered} delivered, {mail.bounced} bounced, {len(mail.duplicates)} twice;"
+        f" {len(chaos.kills)} routers killed; {outcome.limits.messages} messages seen",
+        *(f"  {fact}" for fact in outcome.limits.facts),
+        *(f"  FAULT {fault}" for fault in outcome.faults()),
+    ]
+    (scene.directory / "report.txt").write_text("\n".join(lines) + "\n")
+    say("\n".join(lines))
+    return outcome
+
+
+def main() -> None:
+    """Read the command line, run, and end with 1 when the run failed."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--bus", choices=("embedded", "kafka"), default="kafka")
+    parser.add_argument("--limits", choices=("policy", "settings"), default="policy")
+    parser.add_argument("--seconds", type=float, default=Plan().seconds)
+    parser.add_argument("--interval", type=float, default=Plan().interval)
+    parser.add_argument("--routers", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=4)
+    parser.add_argument("--output", type=Path, default=Path("var/limits"))
+    chosen = parser.parse_args()
+    counts = {"ingest": 1, "router": chosen.routers, "sender": 2}
+    plan = Plan(chosen.bus, chosen.seconds, chosen.limits, counts=counts, interval=chosen.interval, seed=chosen.seed)
+    directory = chosen.output / time.strftime(f"%Y%m%d-%H%M%S-{plan.bus}-{plan.limits}")
+    outcome = run(plan, directory, lambda line: print(time.strftime("%H:%M:%S"), line, flush=True))
+    sys.exit(bool(outcome.faults()))
+
+
+if __name__ == "__main__":
+    main()
