@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import click
 
-from mailfleet_cli import output, reading
+from mailfleet_cli import asking, output, reading
 from mailfleet_cli.main import Invocation
-from mailfleet_cli.story import Question, as_json, open_units, question, stories, tell
-from mailfleet_core.bus import topics
-from mailfleet_core.bus.port import Bus, Record
-from mailfleet_core.model import wire
+from mailfleet_cli.story import Question, as_json, open_units, question, tell
 from mailfleet_core.model.wire import Event
 from mailfleet_core.settings import SettingsFile
 
@@ -46,27 +42,11 @@ def trace(invocation: Invocation, what: str, as_lines: bool) -> None:
 
 async def _look_up(file: SettingsFile, asked: Question) -> tuple[dict[str, list[Event]], list[dict[str, Any]]]:
     async with reading.opened(file) as bus:
-        events = await _matching(bus, asked.may_be_in, asked.means)
-        if not asked.message_id and events:
-            mails = {event.message_id for event in events}
-            events = await _matching(bus, lambda _: True, lambda event: event.message_id in mails)
-        told = stories(events, asked)
+        told = await asking.told(bus, asked)
         units = [unit for story in told.values() for unit in open_units(story)]
         routers = reading.members(await reading.control(bus), "router") if units else []
     answers = [await reading.ask(routers, f"/api/unit/{unit}") for unit in units[:20]]
     return told, [state for answer in answers for state in answer if isinstance(state, dict)]
-
-
-async def _matching(bus: Bus, worth_reading: Callable[[bytes], bool], means: Callable[[Event], bool]) -> list[Event]:
-    found: list[Event] = []
-
-    def take(record: Record) -> None:
-        # Decoding is what costs; most records are about other mails.
-        if record.value is not None and worth_reading(record.value):
-            found.extend(filter(means, wire.told(record.value)))
-
-    await reading.everything(bus, topics.EVENTS, take)
-    return found
 
 
 def _print(told: dict[str, list[Event]], states: list[dict[str, Any]]) -> None:

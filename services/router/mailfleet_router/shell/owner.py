@@ -21,6 +21,7 @@ from mailfleet_router.decisions.outbox import Report
 from mailfleet_router.decisions.partition import Partition
 from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.routing import Routing
+from mailfleet_router.decisions.shaping.last_minute import LastMinute
 from mailfleet_router.decisions.sweep import Sweep
 from mailfleet_router.shell import counting
 from mailfleet_router.shell.control import Control
@@ -58,6 +59,7 @@ class Tools:
     resolving: Resolving
     instance: str
     max_in_flight_bytes: int
+    minute: LastMinute
 
 
 class Owner:
@@ -231,6 +233,7 @@ class Owner:
             future = bus.append(topics.QUEUE, put.partition, put.key, put.value, put.tag)
             future.add_done_callback(partial(self._moved, partition, token))
         if out.events:
+            self.tools.minute.note(out.events)
             self._event_turn = (self._event_turn + 1) % bus.partitions(topics.EVENTS)
             future = bus.append(topics.EVENTS, self._event_turn, b"", wire.tell(out.events), topics.tag(topics.PUT))
             future.add_done_callback(partial(self._told, partition, out.batch))

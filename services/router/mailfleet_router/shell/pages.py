@@ -1,102 +1,153 @@
-"""Pages for people and the command line, on the service's port.
+"""Pages for people and the command line, on the service's port. Instants are seconds since 1970, 0 when there is none.
 
 `GET /api/queues`: a JSON array, an object a site: `site`, `partition`, `waiting`, `in_flight`, `deferred`, `oldest_at`,
-`next_at` (seconds since 1970, 0 when there is none), `why`.
+`next_at`, `why`.
 
 `GET /api/unit/{id}`: with the id of a unit an object, 404 when it is not queued here; with the id of a message an array
 of them. Fields: `unit_id`, `site`, `partition`, `state`, `attempts`, `due_at`, `lane`, `expires_at`, `recipients`, `why`.
+
+`GET /api/why/{id}`: the same, why it waits: `unit`, `summary`, `reasons`, `place`, `estimate` (`shaping/why.py`).
+
+`GET /api/site/{name}`: a JSON array, an object a partition that has units of the site or has sent some lately: `site`,
+`partition`, `router`, `queue` (`SiteCensus.story`), `pace` (`LastMinute.site`), `window`.
+
+`GET /api/top`: an object: `router`, `queued`, `in_flight`, `seconds`, `sites` (those with most units), `sources`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import heapq
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from mailfleet_core.clock import Clock
 from mailfleet_core.model import ids, wire
+from mailfleet_router.decisions import census, holding
 from mailfleet_router.decisions.partition import Partition
-from mailfleet_router.decisions.site_queue import (
-    ATTEMPTING,
-    DEFERRED,
-    ENDING,
-    FOLDED,
-    IN_FLIGHT,
-    PARKED,
-    READY,
-    RESOLVING,
-    Held,
-)  # fmt: skip
+from mailfleet_router.decisions.shaping.last_minute import LastMinute
+from mailfleet_router.decisions.shaping.why import Speed
+from mailfleet_router.decisions.site_queue import PARKED, READY, RESOLVING, Held, SiteQueue
 from mailfleet_router.decisions.sweep import why
 from mailfleet_router.shell.owner import Owner
 
-STATES = {
-    FOLDED: "waiting", RESOLVING: "resolving", READY: "ready", PARKED: "suspended", DEFERRED: "deferred",
-    ATTEMPTING: "in flight", IN_FLIGHT: "in flight", ENDING: "being settled",
-}  # fmt: skip
+TOP_SITES = 50
 
 
-def routes(owners: Mapping[int, Owner], clock: Clock) -> list[web.RouteDef]:
-    """The pages over these owners."""
+class Pages:
+    """The pages over the owners of one process."""
 
-    async def queues(_: web.Request) -> web.Response:
-        return web.json_response([row for partition in _live(owners) for row in site_rows(partition)])
+    def __init__(self, owners: Mapping[int, Owner], clock: Clock, minute: LastMinute, instance: str) -> None:
+        self._owners = owners
+        self._clock = clock
+        self._minute = minute
+        self._instance = instance
 
-    async def unit(request: web.Request) -> web.Response:
+    def routes(self) -> list[web.RouteDef]:
+        """Where they are."""
+        return [
+            web.get("/api/queues", self._queues),
+            web.get("/api/unit/{id}", self._unit),
+            web.get("/api/why/{id}", self._why),
+            web.get("/api/site/{name}", self._site),
+            web.get("/api/top", self._top),
+        ]
+
+    async def _queues(self, request: web.Request) -> web.Response:
+        found: list[dict[str, Any]] = []
+        for partition in self._live():
+            sites = census.Sites()
+            for _ in sites.look(partition):
+                await asyncio.sleep(0)
+            found += sites.rows.values()
+        return web.json_response(found)
+
+    async def _unit(self, request: web.Request) -> web.Response:
+        return self._of_unit(request, lambda partition, held: unit_row(partition, held))
+
+    async def _why(self, request: web.Request) -> web.Response:
+        now = self._clock.now()
+
+        def answer(partition: Partition, held: Held) -> Any:
+            site = held.site.name if held.site else ""
+            pace = Speed(self._minute.site(site, now).per_second, "as in the last minute")
+            return msgspec.to_builtins(holding.answer(partition, held, pace, self._instance, now))
+
+        return self._of_unit(request, answer)
+
+    def _of_unit(self, request: web.Request, row: Any) -> web.Response:
         try:
             identifier = ids.parse(request.match_info["id"])
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
-        return _unit_page(identifier, list(_live(owners)))
+        found = [row(partition, held) for partition in self._live() for held in _units(partition, identifier)]
+        if len(identifier) == ids.MESSAGE_ID_BYTES:
+            return web.json_response(found)
+        return web.json_response(found[0] if found else {"error": "not queued here"}, status=200 if found else 404)
 
-    return [web.get("/api/queues", queues), web.get("/api/unit/{id}", unit)]
-
-
-def _live(owners: Mapping[int, Owner]) -> list[Partition]:
-    return [owner.partition for owner in owners.values() if owner.partition is not None and owner.live]
-
-
-def _unit_page(identifier: bytes, partitions: list[Partition]) -> web.Response:
-    found = [
-        unit_row(partition, held)
-        for partition in partitions
-        for key, held in partition.ledger.units.items()
-        if key.startswith(identifier)
-    ]
-    if len(identifier) == ids.MESSAGE_ID_BYTES:
+    async def _site(self, request: web.Request) -> web.Response:
+        name, now = request.match_info["name"].lower(), self._clock.now()
+        found = []
+        for partition in self._live():
+            if (site := partition.scheduler.sites.get(name)) is not None:
+                counted = census.SiteCensus(now)
+                for _ in counted.look(partition, name):
+                    await asyncio.sleep(0)
+                found.append(self._site_page(partition, site, counted, now))
         return web.json_response(found)
-    return web.json_response(found[0] if found else {"error": "not queued here"}, status=200 if found else 404)
+
+    def _site_page(
+        self, partition: Partition, site: SiteQueue, counted: census.SiteCensus, now: float
+    ) -> dict[str, Any]:
+        minute = self._minute.site(site.name, now)
+        return {
+            "site": site.name,
+            "partition": partition.number,
+            "router": self._instance,
+            "queue": counted.story(),
+            "pace": {**msgspec.to_builtins(minute), "per_second": minute.per_second},
+            "window": holding.window(site),
+        }
+
+    async def _top(self, _: web.Request) -> web.Response:
+        partitions = list(self._live())
+        sites = [site for partition in partitions for site in partition.scheduler.sites.values() if site.units > 0]
+        now = self._clock.now()
+        return web.json_response(
+            {
+                "router": self._instance,
+                "queued": sum(len(partition.ledger.units) for partition in partitions),
+                "in_flight": sum(partition.scheduler.in_flight for partition in partitions),
+                "seconds": self._minute.seconds(now),
+                "sites": [_top_row(site) for site in heapq.nlargest(TOP_SITES, sites, key=lambda site: site.units)],
+                "sources": self._minute.sources(),
+            }
+        )
+
+    def _live(self) -> Iterator[Partition]:
+        for owner in list(self._owners.values()):
+            if owner.partition is not None and owner.live:
+                yield owner.partition
 
 
-def site_rows(partition: Partition) -> list[dict[str, Any]]:
-    """One object a site with waiting mail."""
-    rows: dict[str, dict[str, Any]] = {}
-    for held in partition.ledger.units.values():
-        name = held.site.name if held.site else ""
-        row = rows.get(name)
-        if row is None:
-            row = rows[name] = {
-                "site": name, "partition": partition.number, "waiting": 0, "in_flight": 0, "deferred": 0,
-                "oldest_at": held.accepted_at, "next_at": 0.0, "why": "",
-            }  # fmt: skip
-        _add(row, held, partition)
-    return list(rows.values())
+def _units(partition: Partition, identifier: bytes) -> list[Held]:
+    units = partition.ledger.units
+    if len(identifier) > ids.MESSAGE_ID_BYTES:
+        return [units[identifier]] if identifier in units else []
+    return [held for key, held in units.items() if key.startswith(identifier)]
 
 
-def _add(row: dict[str, Any], held: Held, partition: Partition) -> None:
-    row["oldest_at"] = min(row["oldest_at"], held.accepted_at)
-    if held.state in (IN_FLIGHT, ATTEMPTING):
-        row["in_flight"] += 1
-        return
-    row["waiting"] += 1
-    if held.state == DEFERRED:
-        row["deferred"] += 1
-        row["next_at"] = min(row["next_at"] or held.due_at, held.due_at)
-        row["why"] = row["why"] or (held.site.why if held.site else "")
-    elif held.state in (READY, PARKED, RESOLVING):
-        # What keeps mail from being tried says more than what the last attempt came to.
-        row["why"] = why(partition, held)[0] or row["why"]
+def _top_row(site: SiteQueue) -> dict[str, Any]:
+    return {
+        "site": site.name,
+        "waiting": site.units - site.in_flight,
+        "ready": len(site.ready),
+        "in_flight": site.in_flight,
+        "why": site.why,
+    }
 
 
 def unit_row(partition: Partition, held: Held) -> dict[str, Any]:
@@ -108,7 +159,7 @@ def unit_row(partition: Partition, held: Held) -> dict[str, Any]:
         "unit_id": ids.text(held.key),
         "site": held.site.name if held.site else "",
         "partition": partition.number,
-        "state": STATES[held.state],
+        "state": holding.STATES[held.state],
         "attempts": held.attempts,
         "due_at": held.due_at,
         "lane": held.lane,

@@ -14,12 +14,14 @@ from mailfleet_core.dns.port import Resolver
 from mailfleet_core.service import Context
 from mailfleet_router.decisions.holds import Holds
 from mailfleet_router.decisions.routing import Routing
+from mailfleet_router.decisions.shaping.last_minute import LastMinute
 from mailfleet_router.settings import RouterSettings
-from mailfleet_router.shell import counting, pages
+from mailfleet_router.shell import counting
 from mailfleet_router.shell.audit import Auditor
 from mailfleet_router.shell.control import Control
 from mailfleet_router.shell.hearing import Reading
 from mailfleet_router.shell.owner import GROUP, Owner, Tools
+from mailfleet_router.shell.pages import Pages
 from mailfleet_router.shell.policy import policy as make_policy
 from mailfleet_router.shell.reports import Reports
 from mailfleet_router.shell.resolving import Resolving
@@ -40,6 +42,7 @@ class Router:
         policy = make_policy(egress, settings)
         bus, clock = context.bus, context.clock
         holds, routing = Holds(), Routing(policy)
+        minute = LastMinute(clock.now())
         control = Control(bus, holds, self._holds_changed)
         expire = {stream.name: stream.expire_seconds for stream in egress.streams}["transactional"]
         reports = Reports(bus, clock, control, settings.hostname or socket.getfqdn(), expire)
@@ -47,7 +50,7 @@ class Router:
         self.owners: dict[int, Owner] = {}
         self._tools = Tools(
             bus, clock, policy, routing, holds, control, reports, resolving, context.instance,
-            bus_settings.max_in_flight_bytes,
+            bus_settings.max_in_flight_bytes, minute,
         )  # fmt: skip
         self._settings = settings
         self._auditor: Auditor | None = None
@@ -55,7 +58,7 @@ class Router:
         self._membership: Membership | None = None
         self._housekeeping: asyncio.Task[None] | None = None
         self._started = False
-        context.routes.extend(pages.routes(self.owners, clock))
+        context.routes.extend(Pages(self.owners, clock, minute, context.instance).routes())
 
     async def start(self) -> None:
         """Read control, join the groups."""
@@ -126,6 +129,7 @@ class Router:
                 for owner in list(self.owners.values()):
                     owner.sweep()
                     await owner.commit()
+                self._tools.minute.turn(self._tools.clock.now())
                 self._gauge()
             except BusUnavailable:
                 log.info("positions are committed when the log is back")
