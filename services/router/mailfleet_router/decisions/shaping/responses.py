@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import StrEnum
 from functools import lru_cache, partial
 from typing import Annotated, NamedTuple
 
@@ -12,6 +11,10 @@ import msgspec
 
 from mailfleet_core.model import reply as phases
 from mailfleet_core.model.wire import RecipientOutcome
+from mailfleet_router.decisions.shaping.meanings import Blame as Blame
+from mailfleet_router.decisions.shaping.meanings import Effect as Effect
+from mailfleet_router.decisions.shaping.meanings import ReplyClass as ReplyClass
+from mailfleet_router.decisions.shaping.meanings import Scope as Scope
 from mailfleet_router.decisions.shaping.pattern import Pattern, pattern
 from mailfleet_router.decisions.shaping.reply_text import asked_wait, normal_text
 from mailfleet_router.decisions.shaping.values import (
@@ -38,69 +41,6 @@ PHASES = (
     phases.DNS, phases.CONNECT, phases.GREETING, phases.EHLO, phases.STARTTLS, phases.AUTH, phases.MAIL, phases.RCPT,
     phases.DATA, phases.DOT,
 )  # fmt: skip
-
-
-class ReplyClass(StrEnum):
-    """What happened, in twenty words that stay: reports and statistics are kept under them."""
-
-    BAD_MAILBOX = "bad_mailbox"
-    INACTIVE_MAILBOX = "inactive_mailbox"
-    BAD_DOMAIN = "bad_domain"
-    QUOTA = "quota"
-    RATE_LIMITED = "rate_limited"
-    REPUTATION_BLOCK = "reputation_block"
-    POLICY_BLOCK = "policy_block"
-    SPAM_CONTENT = "spam_content"
-    VIRUS = "virus"
-    AUTHENTICATION = "authentication"
-    """SPF, DKIM, DMARC, reverse DNS, or TLS that the site demands."""
-    GREYLISTED = "greylisted"
-    TOO_MANY_CONNECTIONS = "too_many_connections"
-    TOO_LARGE = "too_large"
-    PROTOCOL = "protocol"
-    RELAYING = "relaying"
-    RECEIVER_TROUBLE = "receiver_trouble"
-    NETWORK = "network"
-    DNS = "dns"
-    EXPIRED = "expired"
-    UNKNOWN = "unknown"
-
-
-class Blame(StrEnum):
-    """Whose doing it is. Only `recipient` may suppress an address; only `sender_*` may feed a reputation."""
-
-    RECIPIENT = "recipient"
-    CONTENT = "content"
-    SENDER_IP = "sender_ip"
-    SENDER_DOMAIN = "sender_domain"
-    TENANT = "tenant"
-    RECEIVER = "receiver"
-    NETWORK = "network"
-    US = "us"
-
-
-class Effect(StrEnum):
-    """What follows for more than this one recipient (but `bounce` and `respect_wait`, which are about the unit)."""
-
-    NONE = "none"
-    SLOW = "slow"
-    PAUSE = "pause"
-    DISABLE_SOURCE = "disable_source"
-    """A pause of the source for every site."""
-    BOUNCE = "bounce"
-    """A temporary refusal that never becomes better: the recipient is bounced now."""
-    RESPECT_WAIT = "respect_wait"
-    """The unit is tried again after the time that the reply names."""
-
-
-class Scope(StrEnum):
-    """What an effect is kept for."""
-
-    SOURCE_SITE = "source_site"
-    TENANT_SITE = "tenant_site"
-    SITE = "site"
-    SOURCE = "source"
-    DOMAIN = "domain"
 
 
 class Slowed(Spec, frozen=True):
