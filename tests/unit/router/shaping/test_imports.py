@@ -20,7 +20,10 @@ enable_tls = "Opportunistic"
 
 [["default".automation]]
 regex = ['''temporarily deferred''', 'rate limited']
-action = [{SetConfig={name="max_message_rate", value="1/minute"}}, {SetConfig={name="connection_limit", value=1}}]
+action = [
+  {SetConfig={name="max_message_rate", value="1/minute"}}, {SetConfig={name="connection_limit", value=1}},
+  {SetConfig={name="max_connection_rate", value="1/minute"}},
+]
 duration = "90m"
 
 [provider."yahoo"]
@@ -71,8 +74,10 @@ def test_kumomtas_automation_becomes_rules_of_ours_the_special_ones_first():
     assert kumomta(KUMOMTA).policy["rules"] == [
         {"name": "yahoo-pause", "if": {"provider": ["yahoo"]}, "code": "421", "enhanced": "4.7.0", "text": r"\[TSS04\]",
          "effect": "pause", "scope": "source_site", "threshold": "2/1h", "ttl": "2h"},
-        {"name": "default-slow", "text": "temporarily deferred", "effect": "slow", "scope": "source_site", "ttl": "90m"},
-        {"name": "default-slow-2", "text": "rate limited", "effect": "slow", "scope": "source_site", "ttl": "90m"},
+        {"name": "default-slow", "text": "temporarily deferred", "effect": "slow", "scope": "source_site", "ttl": "90m",
+         "to": {"rate": "1/m", "concurrency": 1}},
+        {"name": "default-slow-2", "text": "rate limited", "effect": "slow", "scope": "source_site", "ttl": "90m",
+         "to": {"rate": "1/m", "concurrency": 1}},
     ]  # fmt: skip
 
 
@@ -80,12 +85,12 @@ def test_what_kumomta_says_and_we_cannot_is_told_with_its_line_and_why():
     left = {str(line) for line in kumomta(KUMOMTA).left_out}
     for said in (
         "0.toml:4: [default] enable_tls = 'Opportunistic': TLS is a setting of a [[route]]",
-        "0.toml:18: [provider.yahoo.automation] action = 'SuspendCampaign': no effect of ours does this",
-        "0.toml:22: [provider.gone]: it has no `match` in any file, so nothing could ever be it",
-        "0.toml:32: [example.com.sources.ip-1] idle_timeout = '60s': timeouts are settings of [sender]",
+        "0.toml:21: [provider.yahoo.automation] action = 'SuspendCampaign': no effect of ours does this",
+        "0.toml:25: [provider.gone]: it has no `match` in any file, so nothing could ever be it",
+        "0.toml:35: [example.com.sources.ip-1] idle_timeout = '60s': timeouts are settings of [sender]",
     ):
         assert said in left, left
-    assert any("0.toml:28" in line and "here for the whole fleet" in line for line in left)
+    assert any("0.toml:31" in line and "here for the whole fleet" in line for line in left)
     assert any("is no regular expression: " in line for line in left)
     assert any("halves, and rises again" in line for line in left)
 
@@ -96,6 +101,13 @@ def test_a_threshold_of_kumomta_that_ours_cannot_be_is_told_and_left_out():
     assert "threshold" not in found.policy["rules"][0]
     assert "1 to 1000" in str(found.left_out[0])
     read(dump(found.policy), "f")
+
+
+def test_what_kumomta_sets_without_an_end_is_halved_and_told():
+    automation = '[["default".automation]]\nregex = "busy"\naction = {SetConfig={name="connection_limit", value=1}}\n'
+    found = kumomta(automation)
+    assert found.policy["rules"][0].keys() == {"name", "text", "effect", "scope"}
+    assert "there it sets 1 for a time" in str(found.left_out[0])
 
 
 def test_an_expression_that_means_nothing_in_lower_case_is_left_out():

@@ -40,6 +40,9 @@ _ACTIONS = {
     "Bounce": ("bounce", "source_site"), "BounceTenant": ("bounce", "tenant_site"),
 }  # fmt: skip
 
+_FIXED = {"max_message_rate": "rate", "connection_limit": "concurrency"}
+"""What `SetConfig` sets for a time, and the key of `to` that does."""
+
 _STRUCTURE = ("sources", "automation", "match", "replace_base")
 
 
@@ -61,7 +64,19 @@ def from_kumomta(files: tuple[tuple[str, str], ...]) -> Imported:
     reader = _Reader()
     for origin, text in files:
         reader.read(origin, text)
-    return Imported(reader.policy(), tuple(reader.left_out))
+    policy, order = reader.policy(), [origin for origin, _ in files]
+    return Imported(policy, tuple(sorted(reader.left_out, key=lambda left: (order.index(left.origin), left.line))))
+
+
+def equivalents() -> Iterator[tuple[str, str]]:
+    """Keys and actions of their files, and what becomes of each here: for people."""
+    yield from ((key, f"`{ours}`") for key, ours in _LIMITS.items())
+    yield from ((f'action = "{action}"', f"effect `{effect}`, scope `{scope}`")
+                for action, (effect, scope) in _ACTIONS.items())  # fmt: skip
+    yield from (
+        (f"action = SetConfig {key}", f"effect `slow` with `to: {{{ours}: …}}`") for key, ours in _FIXED.items()
+    )
+    yield from ((key, f"not taken over: {why}") for key, why in _WITHOUT.items())
 
 
 class _Reader:
@@ -173,8 +188,10 @@ class _Reader:
         actions = automation.get("action", [])
         times = self._times(header, automation)
         rules: list[dict[str, Any]] = []
-        for action in actions if isinstance(actions, list) else [actions]:
-            effect = self._effect(header, action)
+        listed = actions if isinstance(actions, list) else [actions]
+        to = {key: value for action in listed for key, value in _fixed(action).items()} if "ttl" in times else {}
+        for action in listed:
+            effect = self._effect(header, action, to)
             if not effect or any(rule["effect"] == effect[0] and rule["scope"] == effect[1] for rule in rules):
                 continue
             for expression in expressions if isinstance(expressions, list) else [expressions]:
@@ -185,7 +202,10 @@ class _Reader:
                     continue
                 title = unique(f"{name}-{effect[0]}", [*taken, *(rule["name"] for rule in rules)])
                 match = {} if kind == "default" else {"if": {kind: [name]}}
-                rules.append({"name": title, **match, **matched, "effect": effect[0], "scope": effect[1]} | times)
+                fixed = {"to": to} if to and effect[0] == "slow" else {}
+                rules.append(
+                    {"name": title, **match, **matched, "effect": effect[0], "scope": effect[1]} | times | fixed
+                )
         return rules
 
     def _times(self, header: str, automation: dict[str, Any]) -> dict[str, Any]:
@@ -201,16 +221,26 @@ class _Reader:
                 self._leave(header, "trigger", trigger, str(error))
         return {key: text for key, text in found.items() if text}
 
-    def _effect(self, header: str, action: object) -> tuple[str, str] | None:
+    def _effect(self, header: str, action: object, to: dict[str, Any]) -> tuple[str, str] | None:
         if isinstance(action, str) and action in _ACTIONS:
             return _ACTIONS[action]
         config = action.get("SetConfig", {}) if isinstance(action, dict) else {}
+        if _fixed(action) and to:
+            return "slow", "source_site"
         if config.get("name") in _LIMITS:
             why = f"there it sets {config.get('value')!r} for a time; here `slow` halves, and rises again step by step"
             self._leave(header, "action", action, why)
             return "slow", "source_site"
         self._leave(header, "action", action, "no effect of ours does this")
         return None
+
+
+def _fixed(action: object) -> dict[str, Any]:
+    """What a `SetConfig` becomes in `to`; empty: nothing."""
+    config = action.get("SetConfig", {}) if isinstance(action, dict) else {}
+    key = _FIXED.get(config.get("name", ""))
+    found = _limit(_LIMITS[config["name"]], config.get("value"), {}) if key else {}
+    return {key: found[_LIMITS[config["name"]]]} if key and found else {}
 
 
 def _limit(name: str, value: object, case: dict[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,12 @@ def from_powermta(origin: str, text: str) -> Imported:
     return Imported(reader.policy(), tuple(sorted(reader.left_out, key=lambda left: left.line)))
 
 
+def equivalents() -> Iterator[tuple[str, str]]:
+    """Directives, and what becomes of each here: for people."""
+    yield from ((directive, f"`{ours}`") for directive, (ours, _) in _LIMITS.items())
+    yield from ((directive, f"not taken over: {why}") for directive, why in _WITHOUT.items())
+
+
 def _parsed(text: str) -> Iterator[_Line]:
     blocks: list[tuple[str, str]] = []
     for number, raw in enumerate(text.splitlines(), 1):
