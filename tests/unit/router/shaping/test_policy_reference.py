@@ -1,5 +1,11 @@
 """The reference of the policy file."""
 
+import re
+import typing
+
+import msgspec
+import pytest
+
 from mailfleet_router.decisions.shaping.policy_file import dump, from_data, read
 from mailfleet_router.decisions.shaping.policy_reference import example, policy_reference
 from mailfleet_router.decisions.shaping.responses import ResponseRule, Samples, Slowed
@@ -26,7 +32,51 @@ def test_every_key_of_every_type_has_a_row_with_a_sentence_and_an_example():
     for kind in (Traffic, Provider, Limit, Case, Ladder, Pool, Member, Stream, Tenant, Match, Citation,
                  ResponseRule, Slowed, Samples, Warmup, Reputation, Term):  # fmt: skip
         assert {f"`{name}`" for name in kind.__struct_encode_fields__} <= rows
-    assert all(len(line.split(" | ")) >= 5 for line in page.splitlines() if line.startswith("| `"))
+    cells = [re.split(r" \| ", line.strip("| ")) for line in page.splitlines() if line.startswith("| `")]
+    assert len(cells) > 80
+    assert [row[0] for row in cells if len(row) < 5 or len(row[3]) < 8 or row[4].strip("`") in ("", "null")] == []
+
+
+def keys() -> list[tuple[type[msgspec.Struct], msgspec.inspect.Field]]:
+    kinds = (Traffic, Provider, Limit, Case, Ladder, Pool, Member, Stream, Tenant, Match, Citation, ResponseRule, Slowed,
+             Samples, Warmup, Reputation, Term)  # fmt: skip
+    infos = [(kind, msgspec.inspect.type_info(kind)) for kind in kinds]
+    return [(kind, field) for kind, info in infos for field in info.fields]
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"), [pytest.param(*key, id=f"{key[0].__name__}.{key[1].encode_name}") for key in keys()]
+)
+def test_the_example_of_each_key_alone_is_read_as_part_of_a_policy(kind, field):
+    shown = field.type.extra_json_schema["examples"][0]
+    hint = typing.get_type_hints(kind, include_extras=True)[field.name]
+    assert msgspec.convert(shown, hint) is not None
+    whole = example(kind) | {field.encode_name: shown}
+    assert read(dump(_around(kind, whole)), "docs/policy.md").traffic
+
+
+def _around(kind, value):
+    """A policy that has `value`, of type `kind`, where such values are written."""
+    wheres = {
+        Traffic: lambda: value,
+        Provider: lambda: {"providers": [value]},
+        Limit: lambda: {"limits": [value]},
+        Case: lambda: {"limits": [{"name": "a", "cases": [value]}]},
+        Match: lambda: {"limits": [{"name": "a", "cases": [{"if": value}]}]},
+        Citation: lambda: {"providers": [{"name": "a", "citation": value}]},
+        ResponseRule: lambda: {"rules": [value]},
+        Slowed: lambda: {"rules": [{"name": "a", "to": value}]},
+        Samples: lambda: {"rules": [{"name": "a", "samples": value}]},
+        Ladder: lambda: {"ladders": [value]},
+        Warmup: lambda: {"warmup": [value]},
+        Reputation: lambda: {"reputation": value},
+        Term: lambda: {"reputation": {"complaints": value}},
+        Pool: lambda: {"pools": [value]},
+        Member: lambda: {"pools": [{"name": "a", "sources": [value]}]},
+        Stream: lambda: {"streams": [value]},
+        Tenant: lambda: {"tenants": [value]},
+    }
+    return {"version": 1, **wheres[kind]()}
 
 
 def test_the_example_with_every_key_is_a_policy():
