@@ -66,7 +66,7 @@ check: setup ## format, lint, types, who imports whom, stale documents
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m mailfleet_cli.documents --check docs
 
-docs: setup ## write docs/settings.md, docs/metrics.md and docs/policy.md anew
+docs: setup ## write what is generated in docs/ anew: references, tables, pictures, what commands print
 	@$(BIN)/python -m mailfleet_cli.documents docs
 
 format: setup ## let ruff write the code its way

@@ -1,4 +1,4 @@
-"""`python -m mailfleet_cli.documents docs`: the generated pages of docs/, from the code that they describe."""
+"""`python -m mailfleet_cli.documents docs`: what is generated in docs/, from the code that it describes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 from prometheus_client.metrics import MetricWrapperBase
 
+from mailfleet_cli.document_pictures import back_off_picture, reputation_picture
 from mailfleet_cli.sections import SECTION_TYPES
+from mailfleet_cli.written_pages import filled, written_pages
 from mailfleet_core import metrics
 from mailfleet_router.decisions.shaping.policy_reference import policy_reference
 from mailfleet_router.decisions.shaping.schema import Traffic
@@ -121,15 +123,24 @@ def policy_page() -> str:
     return HEAD + policy_reference(Traffic)
 
 
+PICTURES = {"pictures/reputation.svg": reputation_picture, "pictures/back-off.svg": back_off_picture}
 PAGES = {"settings.md": settings_page, "metrics.md": metrics_page, "policy.md": policy_page}
 
 
+def made(directory: Path) -> Iterator[tuple[str, str]]:
+    """Name and text of every document as the code has it: pages, pictures, and pages that people write with made parts."""
+    for name, page in {**PAGES, **PICTURES}.items():
+        yield name, page()
+    for name in written_pages(directory):
+        yield name, filled(directory / name)
+
+
 def stale(directory: Path) -> list[str]:
-    """The generated pages that say something else than the code."""
+    """The documents that say something else than the code."""
     return [
         name
-        for name, page in PAGES.items()
-        if not (directory / name).exists() or (directory / name).read_text(encoding="utf-8") != page()
+        for name, text in made(directory)
+        if not (directory / name).exists() or (directory / name).read_text(encoding="utf-8") != text
     ]
 
 
@@ -140,9 +151,9 @@ def main(arguments: list[str]) -> None:
         if found := stale(directory):
             sys.exit(f"stale: {', '.join(str(directory / name) for name in found)}; run: make docs")
         return
-    directory.mkdir(exist_ok=True)
-    for name, page in PAGES.items():
-        (directory / name).write_text(page(), encoding="utf-8")
+    (directory / "pictures").mkdir(parents=True, exist_ok=True)
+    for name, text in made(directory):
+        (directory / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mailfleet_cli.documents import metrics_page, policy_page, settings_page, stale
+from mailfleet_cli.documents import PICTURES, metrics_page, policy_page, settings_page, stale
 from mailfleet_cli.sections import SECTION_TYPES
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -28,4 +28,7 @@ def test_a_changed_page_is_seen(tmp_path: Path) -> None:
     (tmp_path / "settings.md").write_text(settings_page())
     (tmp_path / "metrics.md").write_text("old")
     (tmp_path / "policy.md").write_text(policy_page())
+    (tmp_path / "pictures").mkdir()
+    for name, picture in PICTURES.items():
+        (tmp_path / name).write_text(picture())
     assert stale(tmp_path) == ["metrics.md"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mailfleet_router.settings import RouterSettings
 OWN_FILE = "policy.yaml"
 
 
+@cache
 def shipped() -> Policy:
     """The policy in this package: receivers, limits and retry times in one file, response rules in another."""
     folder = files("mailfleet_router") / "policy"
