@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from mailfleet_core.model import wire
 from mailfleet_core.settings import SourceSettings
 from support.scripted_mx import DROP, HANG, KEYWORDS, RESET, ScriptedMx
 from support.sending import CONTENT, Sending, route, settings, with_routes
+from support.static_resolver import StaticResolver
 
 
 async def test_a_dispatch_becomes_a_mail_and_a_result_that_tells_all() -> None:
@@ -197,6 +199,94 @@ async def test_limits_of_connections_and_rates_hold_at_the_receiver() -> None:
             took = asyncio.get_running_loop().time() - began
     assert mx.most_open <= 3
     assert took >= (24 - 4) / 40.0
+
+
+async def test_a_changed_limit_refills_nothing_and_keeps_the_connection() -> None:
+    sending = Sending()
+    async with ScriptedMx() as mx, sending.running():
+        began = asyncio.get_running_loop().time()
+        for number in range(12):
+            way = route(mx.port, max_connections=1, messages_per_second=20.0 + number % 2)
+            await sending.dispatch(await sending.unit(), way)
+        await sending.result(12)
+        took = asyncio.get_running_loop().time() - began
+    assert took >= 10 / 21.0
+    assert mx.connections == 1
+
+
+async def test_a_sender_that_takes_a_lane_counts_as_if_the_former_one_had_just_sent() -> None:
+    sending = Sending()
+    async with ScriptedMx() as mx:
+        for _ in range(2):
+            began = asyncio.get_running_loop().time()
+            result = await sending.send(route(mx.port, messages_per_second=3.0))
+            assert asyncio.get_running_loop().time() - began >= 0.3
+            assert verdicts(result)[0][0] == "delivered"
+
+
+async def test_a_lower_limit_of_connections_closes_those_above_it() -> None:
+    sending = Sending()
+    async with ScriptedMx(delay=0.02) as mx, sending.running(settings(idle_seconds=30.0)):
+        for _ in range(12):
+            await sending.dispatch(await sending.unit(), route(mx.port, max_connections=4))
+        while mx.open < 4:
+            await asyncio.sleep(0.005)
+        for _ in range(6):
+            await sending.dispatch(await sending.unit(), route(mx.port, max_connections=1))
+        await sending.result(18)
+        assert mx.open == 1
+
+
+async def test_every_connection_counts_at_the_rate_also_those_that_are_refused() -> None:
+    sending = Sending()
+    sending.resolver.hosts["two.test"] = ("127.0.0.1", "127.0.0.2")
+    met: list[float] = []
+
+    def refuse(_: bytes) -> bytes:
+        met.append(asyncio.get_running_loop().time())
+        return b"421 4.3.2 Not now"
+
+    async with (
+        ScriptedMx(replies={"GREETING": refuse}) as mx,
+        ScriptedMx(replies={"GREETING": refuse}, host="127.0.0.2", port=mx.port),
+    ):
+        for _ in range(2):
+            await sending.dispatch(
+                await sending.unit(), route(mx.port, ((10, "two.test"),), connections_per_second=5.0)
+            )
+        async with sending.running():
+            await sending.result(2)
+    assert len(met) >= 2
+    assert all(later - earlier >= 0.19 for earlier, later in pairwise(met))
+
+
+class SlowResolver(StaticResolver):
+    """Takes so long for each answer; later ones come at once."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        super().__init__(hosts={"mx.test": ("127.0.0.1",)})
+        self.seconds = seconds
+
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        await asyncio.sleep(self.seconds.pop(0) if self.seconds else 0.0)
+        return await super().addresses(host)
+
+
+async def test_a_slow_dns_does_not_bunch_connections() -> None:
+    sending = Sending(resolver=SlowResolver([0.5, 0.3, 0.1]))
+    met: list[float] = []
+
+    def greet(_: bytes) -> bytes:
+        met.append(asyncio.get_running_loop().time())
+        return b"220 mx.test"
+
+    async with ScriptedMx(replies={"GREETING": greet}, delay=0.05) as mx, sending.running():
+        for _ in range(8):
+            way = route(mx.port, connections_per_second=5.0, max_connections=4, messages_per_connection=1)
+            await sending.dispatch(await sending.unit(), way)
+        await sending.result(8)
+    assert len(met) == 8
+    assert all(later - earlier >= 0.19 for earlier, later in pairwise(met))
 
 
 async def test_lanes_of_a_source_share_its_limits() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,49 +11,82 @@ from mailfleet_core.model.reply import Answer, Reply
 from mailfleet_sender.decisions.hosts import addresses_in_order, hosts_in_order
 from mailfleet_sender.decisions.lane import LEFT, TAKEN, Epochs, Found, Memory, Position, inherit, left
 from mailfleet_sender.decisions.settle import outcome, settle
-from mailfleet_sender.decisions.throttle import Rate, full, rate_of, take
+from mailfleet_sender.decisions.throttle import NO_LIMIT, Rate, changed, empty, left_at, rate_of, take, wait
 
 rates = st.builds(Rate, st.floats(min_value=0.01, max_value=5000), st.floats(min_value=1, max_value=50))
 gaps = st.lists(st.floats(min_value=0, max_value=2), min_size=1, max_size=60)
+turns = st.lists(st.tuples(st.floats(0, 2), st.integers(1, 4), st.floats(0, 0.5)), min_size=1, max_size=40)
+"""Turns of a loop: the pause before each, how many are tried in it, and how long it lasts until they are written."""
 
 
-@given(rates, gaps)
-def test_any_window_admits_at_most_the_burst_and_the_rate_times_its_length(rate: Rate, waits: list[float]) -> None:
-    now, bucket = 1000.0, full(rate, 1000.0)
-    taken: list[float] = []
-    for wait in waits:
-        now += wait
-        bucket, refused = take(bucket, rate, now)
-        if not refused:
-            taken.append(now)
-    for first in range(len(taken)):
-        for last in range(first, len(taken)):
-            window = taken[last] - taken[first]
+@given(rates, turns)
+def test_any_window_admits_at_most_the_burst_and_the_rate_times_its_length(
+    rate: Rate, work: list[tuple[float, int, float]]
+) -> None:
+    now, paid_at = 1000.0, empty(rate, 1000.0)
+    left: list[float] = []
+    for pause, tries, lasting in work:
+        now += pause
+        count = 0
+        for _ in range(tries):
+            paid_at, refused = take(paid_at, rate, now)
+            count += not refused
+        now += lasting
+        left += [now] * count
+        paid_at = left_at(paid_at, rate, count, now)
+    for first in range(len(left)):
+        for last in range(first, len(left)):
+            window = left[last] - left[first]
             assert last - first + 1 <= rate.burst + rate.per_second * window + 0.001 * (last - first + 1)
 
 
 @given(rates, gaps)
 def test_waiting_the_returned_time_succeeds_and_a_denied_call_changes_nothing(rate: Rate, waits: list[float]) -> None:
-    now, bucket = 1000.0, full(rate, 1000.0)
-    for wait in waits:
-        now += wait
-        after, refused = take(bucket, rate, now)
+    now, paid_at = 1000.0, 1000.0
+    for each in waits:
+        now += each
+        after, refused = take(paid_at, rate, now)
+        assert refused == wait(paid_at, rate, now)
         if refused:
-            assert after == bucket
-            assert take(bucket, rate, now + refused)[1] == 0.0
-        bucket = after
+            assert after == paid_at
+            assert take(paid_at, rate, now + refused)[1] == 0.0
+        paid_at = after
+
+
+@given(rates, rates, st.integers(0, 60), st.floats(0, 2))
+def test_a_changed_rate_refills_nothing(old: Rate, new: Rate, count: int, pause: float) -> None:
+    now = 1000.0
+    paid_at = 1000.0
+    for _ in range(count):
+        paid_at, _ = take(paid_at, old, now)
+    owed = (paid_at - now) * old.per_second
+    after = changed(paid_at, old, new, now)
+    assert (after - now) * new.per_second == pytest.approx(owed, abs=1e-6)
+    again = changed(after, new, old, now)
+    assert again == pytest.approx(paid_at, abs=1e-6)
+
+
+@given(rates, st.floats(0, 10))
+def test_who_does_not_know_what_was_sent_starts_with_an_empty_bucket(rate: Rate, pause: float) -> None:
+    paid_at = changed(500.0, NO_LIMIT, rate, 1000.0)
+    assert paid_at == empty(rate, 1000.0)
+    taken, refused = 0, 0.0
+    while not refused:
+        paid_at, refused = take(paid_at, rate, 1000.0 + pause)
+        taken += not refused
+    assert taken <= rate.per_second * pause + 1e-3
 
 
 def test_a_clock_that_goes_back_gives_nothing_away() -> None:
     rate = Rate(1.0)
-    bucket, _ = take(full(rate, 100.0), rate, 100.0)
-    _, wait = take(bucket, rate, 50.0)
-    assert wait >= 51.0 - 1e-6
+    paid_at, _ = take(100.0, rate, 100.0)
+    _, seconds = take(paid_at, rate, 50.0)
+    assert seconds >= 51.0 - 1e-6
 
 
 def test_no_rate_is_no_limit_and_sharers_share() -> None:
     unlimited = rate_of(0.0, 3)
-    assert take(full(unlimited, 0.0), unlimited, 0.0)[1] == 0.0
+    assert take(empty(unlimited, 0.0), unlimited, 0.0)[1] == 0.0
     assert rate_of(100.0, 4) == Rate(25.0, 2.5)
 
 

@@ -1,10 +1,14 @@
-"""Token buckets: how many per second, and how many at once."""
+"""A rate as the receiver sees it: how many per second, and how many at once.
+
+The state is the instant at which all that was taken is paid for at the rate. No window of w seconds has more than
+per_second × w + burst, where each counts at the instant it left (`left_at`), not at the one it was allowed.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-_ROUNDING = 1e-6
+_SLACK_SECONDS = 1e-6
 """Clocks and sums of floats are not exact; a wait that was promised must suffice."""
 
 
@@ -15,11 +19,7 @@ class Rate(NamedTuple):
     burst: float = 1.0
 
 
-class Bucket(NamedTuple):
-    """What is left of a rate."""
-
-    tokens: float
-    at: float
+NO_LIMIT = Rate(0.0)
 
 
 def rate_of(per_second: float, sharers: int) -> Rate:
@@ -28,17 +28,34 @@ def rate_of(per_second: float, sharers: int) -> Rate:
     return Rate(part, max(1.0, part / 10))
 
 
-def full(rate: Rate, now: float) -> Bucket:
-    """A bucket nothing was taken from."""
-    return Bucket(rate.burst, now)
+def empty(rate: Rate, since: float) -> float:
+    """The state when nobody knows what was sent before `since`: the whole burst, just then."""
+    return since + rate.burst / rate.per_second if rate.per_second > 0 else since
 
 
-def take(bucket: Bucket, rate: Rate, now: float) -> tuple[Bucket, float]:
-    """The bucket after taking one and 0.0, or the same bucket and the seconds after which taking one succeeds."""
+def wait(paid_at: float, rate: Rate, now: float) -> float:
+    """Seconds until one may be taken; 0.0: now."""
     if rate.per_second <= 0:
-        return bucket, 0.0
-    tokens = min(rate.burst, bucket.tokens + max(0.0, now - bucket.at) * rate.per_second)
-    if tokens + _ROUNDING >= 1.0:
-        return Bucket(max(0.0, tokens - 1.0), max(now, bucket.at)), 0.0
-    # A clock that went back may not give anything, so the wait counts from the later instant.
-    return bucket, (1.0 - tokens) / rate.per_second + max(0.0, bucket.at - now)
+        return 0.0
+    seconds = paid_at - (rate.burst - 1.0) / rate.per_second - now
+    return seconds if seconds > _SLACK_SECONDS else 0.0
+
+
+def take(paid_at: float, rate: Rate, now: float) -> tuple[float, float]:
+    """The state after taking one and 0.0, or the same state and the seconds after which taking one succeeds."""
+    if seconds := wait(paid_at, rate, now):
+        return paid_at, seconds
+    return (max(paid_at, now) + 1.0 / rate.per_second if rate.per_second > 0 else now), 0.0
+
+
+def left_at(paid_at: float, rate: Rate, count: int, at: float) -> float:
+    """The state once it is known that the last `count` that were taken left no later than `at`."""
+    return max(paid_at, at + count / rate.per_second) if rate.per_second > 0 else paid_at
+
+
+def changed(paid_at: float, old: Rate, new: Rate, now: float) -> float:
+    """The state after a change of the rate: what is not paid for stays so, in messages, and nothing is refilled."""
+    if old.per_second <= 0:
+        return empty(new, now)
+    owed = max(0.0, paid_at - now) * old.per_second
+    return now + owed / new.per_second if new.per_second > 0 else now

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 REMEMBER_DOWN_SECONDS = 60.0
 SUBMISSIONS_PORT = 465
 """TLS from the first byte (RFC 8314)."""
+
+Turn = Callable[[], Awaitable[None]]
+"""Returns when a connection may be opened; it is opened in the same turn of the loop."""
 
 
 class Target(NamedTuple):
@@ -68,14 +71,14 @@ class Dialer:
     _down: dict[str, float] = field(default_factory=dict)
     _contexts: dict[bool, ssl.SSLContext] = field(default_factory=dict)
 
-    async def dial(self, route: Route) -> Open | Failure:
-        """The first connection that comes about; else the last thing that went wrong."""
+    async def dial(self, route: Route, turn: Turn) -> Open | Failure:
+        """The first connection that comes about; else the last thing that went wrong. Each try awaits its `turn`."""
         search = _Search(self, route)
         failure: Failure | None = None
         tried = 0
         async for target in search.targets():
             tried += 1
-            opened = await self._try(route, target)
+            opened = await self._try(route, target, turn)
             if isinstance(opened, Open):
                 self._down.pop(target.address, None)
                 return opened
@@ -99,12 +102,12 @@ class Dialer:
             self._contexts[verify] = context
         return self._contexts[verify]
 
-    async def _try(self, route: Route, target: Target) -> Open | Failure:
+    async def _try(self, route: Route, target: Target, turn: Turn) -> Open | Failure:
         """One address; where TLS is only an opportunity and breaks, once more without."""
-        call = _Call(self, route, target)
+        call = _Call(self, route, target, turn)
         opened = await call.make(route.tls != "off")
         if isinstance(opened, Failure) and opened.answer.phase == phases.STARTTLS and route.tls == "opportunistic":
-            again = _Call(self, route, target, f"clear ({opened.answer.reply.text})")
+            again = _Call(self, route, target, turn, f"clear ({opened.answer.reply.text})")
             return await again.make(False)
         return opened
 
@@ -169,11 +172,12 @@ class _CallFailed(Exception):
 class _Call:
     """One connection attempt to one address."""
 
-    def __init__(self, dialer: Dialer, route: Route, target: Target, tls_text: str = "") -> None:
+    def __init__(self, dialer: Dialer, route: Route, target: Target, turn: Turn, tls_text: str = "") -> None:
         self._dialer = dialer
         self._settings = dialer.settings
         self._route = route
         self._target = target
+        self._turn = turn
         self._tls_text = tls_text
         self._lmtp = route.kind == "lmtp"
         self._phase = phases.CONNECT
@@ -216,6 +220,7 @@ class _Call:
         else:
             del options["hostname"]
             smtp = aiosmtplib.SMTP(socket_path=self._target.mx.removeprefix("unix:"), **options)
+            await self._turn()
         await smtp.connect()
         return smtp
 
@@ -230,9 +235,9 @@ class _Call:
             if mine:
                 sock.bind((mine, 0))
             there = (self._target.address, self._route.port)
-            await asyncio.wait_for(
-                asyncio.get_running_loop().sock_connect(sock, there), self._settings.connect_seconds
-            )  # fmt: skip
+            await self._turn()
+            async with asyncio.timeout(self._settings.connect_seconds):
+                await asyncio.get_running_loop().sock_connect(sock, there)
         except BaseException:
             sock.close()
             raise

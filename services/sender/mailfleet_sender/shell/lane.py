@@ -48,6 +48,8 @@ class Lane:
         self.stopping = False
         self.usurped = False
         """Another sender took it: it answers for everything that is not under way here."""
+        self.since = asyncio.get_running_loop().time()
+        """From when on it is known what was sent on it."""
         self._bus = bus
         self._reader = reader
         self._taken_at = -1
@@ -101,6 +103,7 @@ class Lane:
                 start = await patiently(lambda: self._bus.committed(GROUP, topics.DISPATCH, self.number))
                 self.position = Position(start)
                 self._taken_at = await self._append(decisions.TAKEN, b"")
+                self.since = asyncio.get_running_loop().time()
                 await self._read(start)
             except Exception:
                 # As if it had come from another owner; what is in hand or was answered is known to be.

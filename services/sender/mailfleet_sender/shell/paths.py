@@ -14,11 +14,12 @@ from mailfleet_core.model import reply as phases
 from mailfleet_core.model.reply import Answer, Reply
 from mailfleet_core.model.wire import Route
 from mailfleet_core.smtp.client import Transaction
-from mailfleet_sender.decisions.throttle import Bucket, Rate, full, rate_of, take
+from mailfleet_sender.decisions.throttle import rate_of
 from mailfleet_sender.shell.bodies import Bodies
 from mailfleet_sender.shell.connection import SOON, Connection
 from mailfleet_sender.shell.dial import Dialer, Open
 from mailfleet_sender.shell.jobs import Failure, Job, Link, Share
+from mailfleet_sender.shell.meter import Meter
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Desk(Protocol):
 class EgressPath:
     """One lane of a source to one site."""
 
-    def __init__(self, desk: Desk, dialer: Dialer, site: str, source: str, sharers: int) -> None:
+    def __init__(self, desk: Desk, dialer: Dialer, site: str, source: str, sharers: int, since: float) -> None:
         # Kept, for asking asyncio for it is a system call (getpid) on Python 3.11.
         self.loop = asyncio.get_running_loop()
         self.desk = desk
@@ -78,12 +79,12 @@ class EgressPath:
         self._route: Route | None = None
         self._newest: NextHop | None = None
         """The next hop of `_route`."""
-        self._limits: tuple[int, float, float, int] | None = None
-        self._message_rate = self._dial_rate = Rate(0.0)
-        self._messages = self._dials = Bucket(0.0, 0.0)
+        self.messages, self.dials = Meter(since), Meter(since)
+        self.coming: set[asyncio.Task[None] | None] = set()
+        """Dials that wait for their turn, where connections have a rate."""
+        self._limits = _NO_LIMITS
         self._gauge = metrics.SENDER_CONNECTIONS.labels(source)
         self._woken: asyncio.TimerHandle | None = None
-        self._obey(_NO_LIMITS)
 
     def add(self, job: Job) -> None:
         """Queue a job; it begins as soon as limits and connections allow."""
@@ -94,25 +95,30 @@ class EgressPath:
             hop.add(job)
             return
         self._obey(route)
-        hop = self.hops.get(route)
+        where = _where(route)
+        hop = self.hops.get(where)
         if hop is None:
-            hop = self.hops[route] = NextHop(self, route)
+            hop = self.hops[where] = NextHop(self, where)
         self._newest = hop
         hop.add(job)
 
-    def take_message(self) -> float:
-        """0.0 and one message of the rate is taken, or the seconds to wait."""
-        if not self._message_rate.per_second:
-            return 0.0
-        self._messages, wait = take(self._messages, self._message_rate, self.loop.time())
-        return wait
+    async def turn(self) -> None:
+        """Wait until a connection may be opened; it is, before anything else happens."""
+        seconds = self.dials.take()
+        while seconds:
+            await asyncio.sleep(seconds)
+            seconds = self.dials.take()
+        if self.coming:
+            self.coming.discard(asyncio.current_task())
+            self.loop.call_soon(self.wake)
 
-    def take_connection(self) -> float:
-        """0.0 and one connection of the rate is taken, or the seconds to wait."""
-        if not self._dial_rate.per_second:
-            return 0.0
-        self._dials, wait = take(self._dials, self._dial_rate, self.loop.time())
-        return wait
+    @property
+    def surplus(self) -> int:
+        """Connections more than the limit, which has become lower, beside those that are closing."""
+        above = self.connections - self.limit
+        if above <= 0:
+            return 0
+        return above - sum(connection.quitting for hop in self.hops.values() for connection in hop.everyone)
 
     def count(self, change: int) -> None:
         """A connection more or less."""
@@ -127,11 +133,14 @@ class EgressPath:
 
     def wake_in(self, seconds: float) -> None:
         """Look again after a wait that a limit imposed."""
-        if self._woken is None:
-            self._woken = self.loop.call_later(seconds, self._wake_later)
+        if self._woken is not None:
+            if self._woken.when() <= self.loop.time() + seconds:
+                return
+            self._woken.cancel()
+        self._woken = self.loop.call_later(seconds, self._wake_later)
 
-    def evict(self, asking: NextHop) -> bool:
-        """Close a kept connection of another next hop so that `asking` may have one."""
+    def evict(self, asking: NextHop | None) -> bool:
+        """Close a kept connection of a next hop that is not `asking`. Returns whether there was one."""
         for hop in self.hops.values():
             if hop is not asking and hop.idle:
                 hop.idle.pop(0).quit()
@@ -151,7 +160,8 @@ class EgressPath:
             if not hop.sweep(now):
                 del self.hops[route]
                 self._newest = None
-        if self.hops or self.connections:
+        # A path that is forgotten must not come back with more than it has left.
+        if self.hops or self.connections or self.messages.owes() or self.dials.owes():
             self.used_at = now
         return now - self.used_at < 60.0
 
@@ -160,28 +170,35 @@ class EgressPath:
         self.wake()
 
     def _obey(self, route: Route) -> None:
-        """Take over the limits of the newest route; buckets keep what was taken."""
+        """Take over the limits of the newest route; what was taken stays taken."""
         limits = _limits(route)
         self._route = route
         if limits == self._limits:
             return
         self._limits = limits
-        now = self.loop.time()
         self.limit = max(1, route.max_connections // self._sharers)
         self.per_connection = max(1, route.messages_per_connection)
-        self._message_rate = rate_of(route.messages_per_second, self._sharers)
-        self._dial_rate = rate_of(route.connections_per_second, self._sharers)
-        self._messages = full(self._message_rate, now)
-        self._dials = full(self._dial_rate, now)
+        self.messages.obey(rate_of(route.messages_per_second, self._sharers))
+        self.dials.obey(rate_of(route.connections_per_second, self._sharers))
+        while self.surplus > 0 and self.evict(None):
+            pass
+        if self.hungry:
+            self.wake_in(0.0)
 
 
-_NO_LIMITS = Route("mx", ())
+_Limits = tuple[int, float, float, int]
+_NO_LIMITS: _Limits = (0, 0.0, 0.0, 0)
 
 
-def _limits(route: Route) -> tuple[int, float, float, int]:
+def _limits(route: Route) -> _Limits:
     return (
         route.max_connections, route.connections_per_second, route.messages_per_second, route.messages_per_connection,
     )  # fmt: skip
+
+
+def _where(route: Route) -> Route:
+    """The next hop alone, without the limits: connections there are of use whatever the limits have become."""
+    return Route(route.kind, route.hosts, route.port, route.tls, route.username, route.name)
 
 
 class NextHop:
@@ -200,7 +217,7 @@ class NextHop:
         self._failure: Failure | None = None
         self._paused_until = 0.0
         self._dialled_at = 0.0
-        self._everyone: set[Connection] = set()
+        self.everyone: set[Connection] = set()
 
     def add(self, job: Job) -> None:
         """Queue a job."""
@@ -214,7 +231,7 @@ class NextHop:
             path.hungry.pop(self, None)
             return
         # A body ahead for every connection, open or coming, and one more: it arrives while another is on its way.
-        ahead = len(self._everyone) + len(self._dials) + 1
+        ahead = len(self.everyone) + len(self._dials) + 1
         asked = self._asked
         while asked < ahead and asked < len(waiting) and self._fetch(waiting[asked]):
             asked += 1
@@ -223,7 +240,7 @@ class NextHop:
             connection = idle.pop()
             if not connection.usable:
                 connection.quit()
-            elif wait := path.take_message():
+            elif wait := path.messages.take():
                 idle.append(connection)
                 path.wake_in(wait)
                 break
@@ -233,7 +250,7 @@ class NextHop:
         if not waiting:
             return
         path.hungry[self] = None
-        if path.connections < path.limit or not (self._everyone or self._dials):
+        if path.connections < path.limit or not (self.everyone or self._dials):
             self._open_missing()
 
     def give_up(self) -> list[Job]:
@@ -251,7 +268,7 @@ class NextHop:
 
     def sweep(self, now: float) -> bool:
         """End what is too slow, close what is kept too long. Returns whether the next hop is still of use."""
-        for connection in tuple(self._everyone):
+        for connection in tuple(self.everyone):
             connection.check(now)
         for connection in tuple(self.idle):
             if connection.deadline == SOON:
@@ -259,7 +276,7 @@ class NextHop:
             elif now >= connection.deadline:
                 self.idle.remove(connection)
                 connection.quit()
-        return bool(self._waiting or self._everyone or self._dials or now < self._paused_until)
+        return bool(self._waiting or self.everyone or self._dials or now < self._paused_until)
 
     # --- what connections tell -----------------------------------------------------------------------------------
     def finished(self, connection: Connection, job: Job, transaction: Transaction) -> None:
@@ -268,7 +285,12 @@ class NextHop:
         path, sent = self.path, connection.sent
         path.desk.ended(job, transaction.answers, connection.link, sent > 1, transaction.dsn_passed_on)
         if not connection.quitting:
-            if not path.stopped and sent < path.per_connection and (not path.hungry or self._keep(connection)):
+            if (
+                not path.stopped
+                and sent < path.per_connection
+                and (path.connections <= path.limit or path.surplus <= 0)
+                and (not path.hungry or self._keep(connection))
+            ):
                 self.idle.append(connection)
                 connection.deadline = SOON
             else:
@@ -286,7 +308,7 @@ class NextHop:
 
     def closed(self, connection: Connection) -> None:
         """See `Owner`."""
-        self._everyone.discard(connection)
+        self.everyone.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
         self.path.count(-1)
@@ -301,7 +323,7 @@ class NextHop:
         # Mostly the only hungry one is this one, which has a connection.
         if len(path.hungry) == 1 and self in path.hungry:
             return True
-        return not any(not hop._everyone and not hop._dials for hop in islice(path.hungry, WOKEN_AT_ONCE))
+        return not any(not hop.everyone and not hop._dials for hop in islice(path.hungry, WOKEN_AT_ONCE))
 
     def _begin(self, connection: Connection) -> None:
         job = self._waiting.popleft()
@@ -327,7 +349,7 @@ class NextHop:
     def _open_missing(self) -> None:
         path = self.path
         if self._loop.time() < self._paused_until:
-            if self._everyone or self._dials:
+            if self.everyone or self._dials:
                 return
             if self._failure is not None:
                 self._fail_waiting(self._failure, path.desk.now())
@@ -336,14 +358,18 @@ class NextHop:
         missing = len(self._waiting) - len(self._dials) - len(self.idle)
         while missing > 0:
             if path.connections >= path.limit:
-                if not self._everyone and not self._dials:
+                if not self.everyone and not self._dials:
                     path.evict(self)
                 return
             if not path.desk.room(path):
                 return
-            if wait := path.take_connection():
-                path.wake_in(wait)
-                return
+            if path.dials.limited:
+                # One at a time: whoever looks for addresses first shall not keep a turn that others could use.
+                if path.coming:
+                    return
+                if wait := path.dials.wait():
+                    path.wake_in(wait)
+                    return
             missing -= 1
             self._dial()
 
@@ -352,10 +378,13 @@ class NextHop:
         self._dialled_at = self.path.desk.now()
         task = self._loop.create_task(self._open())
         self._dials.add(task)
+        if self.path.dials.limited:
+            self.path.coming.add(task)
         task.add_done_callback(self._dialled)
 
     def _dialled(self, task: asyncio.Task[None]) -> None:
         self._dials.discard(task)
+        self.path.coming.discard(task)
         if task.cancelled():
             self.path.count(-1)
         elif error := task.exception():
@@ -365,7 +394,7 @@ class NextHop:
             self._failed(Failure(answer))
 
     async def _open(self) -> None:
-        opened = await self.path.dialer.dial(self.route)
+        opened = await self.path.dialer.dial(self.route, self.path.turn)
         self._dials.discard(asyncio.current_task())
         if isinstance(opened, Failure):
             self.path.count(-1)
@@ -380,7 +409,7 @@ class NextHop:
         )
         connection.adopt(opened.transport)
         self._failure, self._paused_until = None, 0.0
-        self._everyone.add(connection)
+        self.everyone.add(connection)
         if self.path.stopped:
             connection.quit()
             return
@@ -391,7 +420,7 @@ class NextHop:
         """All hosts failed: nobody else waits for the same time-outs, unless a connection there still works."""
         if self.path.stopped:
             return
-        alone = not self._everyone and not self._dials
+        alone = not self.everyone and not self._dials
         # In company it is more likely "too many connections" than a dead site: when the others are done, it may try again.
         self._failure = failure if alone else None
         self._paused_until = self._loop.time() + self.path.desk.pause_seconds

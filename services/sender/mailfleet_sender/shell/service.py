@@ -220,7 +220,7 @@ class Sender:
     def _path(self, lane: Lane, dispatch: wire.Dispatch) -> EgressPath:
         site = dispatch.unit.site
         dialer = self._dialer(self._sources[dispatch.source])
-        path = lane.paths[site] = EgressPath(self, dialer, site, dispatch.source, lane.sharers)
+        path = lane.paths[site] = EgressPath(self, dialer, site, dispatch.source, lane.sharers, lane.since)
         return path
 
     def _dialer(self, source: SourceSettings) -> Dialer:
