@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from mailfleet_core.model.tags import ATTEMPT, CLAIM, DONE, NO_EPOCH, PUT, RETRY, epoch_of, hop_of, tag
 
 __all__ = [  # tags are values, so they live in the model; whoever has the bus finds them here
-    "ACCEPT", "ATTEMPT", "BODY", "CLAIM", "CONTROL", "DISPATCH", "DONE", "EVENTS", "MAX_CHUNK_BYTES", "NO_EPOCH",
-    "PUT", "QUEUE", "RESULT", "RETRY", "Topic", "epoch_of", "hop_of", "tag", "topics",
+    "ACCEPT", "ATTEMPT", "BODY", "CLAIM", "CONTROL", "DISPATCH", "DONE", "EVENTS", "LEASE", "MAX_CHUNK_BYTES",
+    "NO_EPOCH", "PUT", "QUEUE", "RESULT", "RETRY", "Topic", "epoch_of", "hop_of", "tag", "topics",
 ]  # fmt: skip
 
 BODY = "mail.body"
@@ -18,8 +18,10 @@ DISPATCH = "mail.dispatch"
 RESULT = "mail.result"
 EVENTS = "mail.events"
 CONTROL = "mail.control"
+LEASE = "mail.lease"
 
 DAY = 86_400
+HOUR = 3600
 MAX_CHUNK_BYTES = 900_000
 """A body record is at most this; longer messages are several records."""
 
@@ -48,5 +50,7 @@ def topics(queue_partitions: int, lanes: int, queue_life_seconds: int) -> dict[s
         Topic(RESULT, queue_partitions, False, life, True),
         Topic(EVENTS, min(queue_partitions, 16), False, 7 * DAY, True),
         Topic(CONTROL, 1, True, 0, True),
+        # One order for claims, demands and leases; all of the last minutes are needed, and nothing older.
+        Topic(LEASE, 1, False, HOUR, True),
     )
     return {topic.name: topic for topic in listed}

@@ -22,10 +22,12 @@ from mailfleet_router.decisions.partition import Partition
 from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.decisions.shaping.last_minute import LastMinute
+from mailfleet_router.decisions.shaping.leasing import holder_name
 from mailfleet_router.decisions.sweep import Sweep
 from mailfleet_router.shell import counting
 from mailfleet_router.shell.control import Control
 from mailfleet_router.shell.hearing import Reading
+from mailfleet_router.shell.leasing import Leases
 from mailfleet_router.shell.reports import Reports
 from mailfleet_router.shell.resolving import Resolving
 
@@ -56,6 +58,7 @@ class Tools:
     holds: Holds
     control: Control
     reports: Reports
+    leases: Leases
     resolving: Resolving
     instance: str
     max_in_flight_bytes: int
@@ -135,6 +138,8 @@ class Owner:
         partition = Partition(self.number, bus.partitions(topics.QUEUE), tools.policy, tools.routing, tools.holds)
         partition.claimed(epoch, position)
         self.partition, self._sweep, self._committed = partition, Sweep(partition), position
+        if self.number == 0:
+            tools.leases.grant_as(epoch)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read(self._queue(partition)))
             while not partition.folded:
@@ -191,8 +196,11 @@ class Owner:
             futures.clear()
         if self._timer is not None:
             self._timer.cancel()
+        if self.number == 0:
+            self.tools.leases.retire()
         if self.partition is not None:
             self.partition.stopped = True
+            self.tools.leases.left(holder_name(self.number, self.partition.epoch))
 
     # --- doing what is wanted --------------------------------------------------------------------------------------
     def wake(self) -> None:

@@ -15,11 +15,13 @@ from mailfleet_core.service import Context
 from mailfleet_router.decisions.holds import Holds
 from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.decisions.shaping.last_minute import LastMinute
+from mailfleet_router.decisions.shaping.leasing import holder_name
 from mailfleet_router.settings import RouterSettings
 from mailfleet_router.shell import counting
 from mailfleet_router.shell.audit import Auditor
 from mailfleet_router.shell.control import Control
 from mailfleet_router.shell.hearing import Reading
+from mailfleet_router.shell.leasing import Leases
 from mailfleet_router.shell.owner import GROUP, Owner, Tools
 from mailfleet_router.shell.pages import Pages
 from mailfleet_router.shell.policy import policy as make_policy
@@ -48,8 +50,9 @@ class Router:
         reports = Reports(bus, clock, control, settings.hostname or socket.getfqdn(), expire)
         resolving = Resolving(resolver, routing, clock, settings.dns_questions, self._resolved)
         self.owners: dict[int, Owner] = {}
+        leases = Leases(bus, clock, context.instance, self._shares_grew)
         self._tools = Tools(
-            bus, clock, policy, routing, holds, control, reports, resolving, context.instance,
+            bus, clock, policy, routing, holds, control, reports, leases, resolving, context.instance,
             bus_settings.max_in_flight_bytes, minute,
         )  # fmt: skip
         self._settings = settings
@@ -63,6 +66,7 @@ class Router:
     async def start(self) -> None:
         """Read control, join the groups."""
         self._tools.control.start()
+        self._tools.leases.start()
         self._housekeeping = asyncio.create_task(self._keep_house())
         self._membership = await self._tools.bus.join(GROUP, topics.RESULT, self._assigned, self._revoked)
         await self._splitter.start()
@@ -74,6 +78,7 @@ class Router:
         await self._splitter.drain()
         if self._membership is not None:
             await self._membership.leave()
+        await self._tools.leases.stop()
         await self._tools.resolving.stop()
         await self._tools.control.stop()
         if self._housekeeping is not None:
@@ -118,6 +123,11 @@ class Router:
         for owner in self.owners.values():
             if owner.partition is not None and owner.live:
                 owner.partition.holds_changed(now)
+                owner.wake()
+
+    def _shares_grew(self, holders: set[str]) -> None:
+        for owner in self.owners.values():
+            if owner.partition is not None and holder_name(owner.number, owner.partition.epoch) in holders:
                 owner.wake()
 
     async def _keep_house(self) -> None:

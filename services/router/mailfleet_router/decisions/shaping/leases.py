@@ -11,14 +11,17 @@ that is in force. If it could not read them all, it waits until the last of them
 
 A holder is one owner of a shard, not the shard: a new owner is a new holder. It begins with an empty bucket and gets a lease of
 its own while that of the old one runs out. What is in use when a lease of a concurrency ends cannot be called back: its holder
-only takes no more.
+only takes no more, and says how many it has, which count as its share.
+
+No instant goes from one machine to another: granter and holder count the same lease each by its own steady clock, the holder
+from when it asked and the granter from when it gave, which is later. So no step of a clock makes a lease longer.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 from mailfleet_core.model.wire import Struct
@@ -28,9 +31,13 @@ PERIOD_SECONDS = 5.0
 TERM_SECONDS = 2 * PERIOD_SECONDS
 """The length of a lease. With two periods one renewal may be late, and what an idle holder had is free after the second."""
 CLOCK_SECONDS = 1.0
-"""The most by which two machines' clocks may differ: a holder stops so much before the end. Our design, of machines with NTP."""
+"""A holder stops so much before the end: for clocks that do not run equally fast, and for what it does after it has looked."""
+EARLY_SECONDS = 0.5
+"""Between two grants when a holder that asks has nothing. Our design."""
 MINIMUM_SHARE = 0.1
 """Of an equal share, for each holder, however idle it was. Our design."""
+LEAST_SHARE = 1e-6
+"""Of the limit: less than that is no share but what rounding leaves."""
 BURST_SECONDS = 0.1
 """A holder of a rate may save so much of its share, and at least one message."""
 
@@ -42,6 +49,8 @@ class Limit(NamedTuple):
     """Messages per second; or units at once."""
     whole: bool = False
     """It is a number of units at once: shares are whole numbers."""
+    burst: float = 0.0
+    """Messages that may go at once, of all holders together; 0: a tenth of a second's worth."""
 
 
 class Lease(Struct, frozen=True):
@@ -51,7 +60,7 @@ class Lease(Struct, frozen=True):
     share: float
     """Messages per second, or units at once."""
     until: float
-    """By the granter's clock."""
+    """By the clock of whoever has this value: the granter's or the holder's."""
     epoch: int
     """The granter's claim."""
     number: int
@@ -93,28 +102,55 @@ def due_at(granter: Granter) -> float:
 
 
 def grant(
-    granter: Granter, limit: Limit, demands: Mapping[str, float], now: float
+    granter: Granter,
+    limit: Limit,
+    demands: Mapping[str, float],
+    now: float,
+    used: Mapping[str, float] | None = None,
+    early: bool = False,
 ) -> tuple[Granter, tuple[Lease, ...]]:
-    """The leases of a new period, one for each holder that gets something; none before the period is over.
+    """The leases of a new period, one for each holder that gets something; none before the period is over, unless `early`.
 
     `demands`: what each holder that is alive could use, in the unit of the limit; 0 is idle. A holder that is not named gets
-    no new lease, and its old one ends.
+    no new lease, and its old one ends. `used`: what a holder has in use of a number of units, whatever its lease says.
     """
     granter = expire(granter, now)
-    if now < due_at(granter):
+    if now < (granter.quiet_until if early else due_at(granter)):
         return granter, ()
     held = in_force(granter)
+    for holder, units in (used or {}).items():
+        held[holder] = max(held.get(holder, 0.0), units)
     free = limit.total - sum(held.values())
     shares = _fitted(divide(limit, demands, granter.number), held, free, limit.whole)
     number = granter.number
     until = now + TERM_SECONDS
     given = []
     for holder in sorted(shares):
-        if shares[holder] > 0:
+        if shares[holder] > LEAST_SHARE * limit.total:
             number += 1
             given.append(Lease(holder, shares[holder], until, granter.epoch, number))
-    leases = granter.leases + tuple(given)
+    leases = _without_smaller(granter.leases, given) + tuple(given)
     return Granter(granter.epoch, leases, granter.quiet_until, now, number), tuple(given)
+
+
+def follows(granter: Granter, holder: str, epoch: int, number: int, landed: Container[int]) -> Granter:
+    """A holder says that it has read all leases up to this one: those before the newest of its own are not in use.
+
+    `landed`: numbers of this granter's leases that are certainly in the log; what did not get there was read by nobody.
+    """
+    read = [
+        (lease.epoch, lease.number)
+        for lease in granter.leases
+        if lease.holder == holder and (lease.epoch != granter.epoch or lease.number in landed)
+    ]
+    newest = max((order for order in read if order <= (epoch, number)), default=(-1, -1))
+    kept = tuple(lease for lease in granter.leases if lease.holder != holder or (lease.epoch, lease.number) >= newest)
+    return granter if len(kept) == len(granter.leases) else _with(granter, kept)
+
+
+def forget(granter: Granter, holder: str) -> Granter:
+    """A holder says that it will use nothing any more."""
+    return _with(granter, tuple(lease for lease in granter.leases if lease.holder != holder))
 
 
 def in_force(granter: Granter) -> dict[str, float]:
@@ -168,12 +204,14 @@ def usable(lease: Lease | None, now: float) -> float:
     return lease.share if lease is not None and now < lease.until - CLOCK_SECONDS else 0.0
 
 
-def burst(share: float) -> float:
+def burst(share: float, limit: Limit | None = None) -> float:
     """What the bucket of a holder of a rate holds, in messages; without a lease its share is 0.
 
-    All holders together save a tenth of a second's worth of the limit, and one message each.
+    All holders together save the burst of the limit, and one message each.
     """
-    return max(1.0, share * BURST_SECONDS)
+    if limit is None or limit.burst <= 0 or limit.total <= 0:
+        return max(1.0, share * BURST_SECONDS)
+    return max(1.0, limit.burst * share / limit.total)
 
 
 def valid(records: Iterable[int | Lease]) -> list[Lease]:
@@ -190,6 +228,16 @@ def valid(records: Iterable[int | Lease]) -> list[Lease]:
 # --- arithmetic --------------------------------------------------------------------------------------------------
 def _with(granter: Granter, leases: tuple[Lease, ...]) -> Granter:
     return Granter(granter.epoch, leases, granter.quiet_until, granter.granted_at, granter.number)
+
+
+def _without_smaller(leases: tuple[Lease, ...], given: Iterable[Lease]) -> tuple[Lease, ...]:
+    """A new lease that ends later and is not smaller makes the old ones of its holder needless."""
+    new = {lease.holder: (lease.share, lease.until) for lease in given}
+    return tuple(
+        lease
+        for lease in leases
+        if lease.holder not in new or lease.share > new[lease.holder][0] or lease.until > new[lease.holder][1]
+    )
 
 
 def _fill(amount: float, wants: Mapping[str, float]) -> dict[str, float]:
