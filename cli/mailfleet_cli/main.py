@@ -46,6 +46,7 @@ class LazyGroup(click.Group):
         "why": ("why", "Say why a mail waits, and until when."),
         "queues": ("queues", "Show the sites that have mail waiting."),
         "site": ("site", "Show one site: its queue, limits and last replies."),
+        "top": ("top", "Show the fleet at a glance, again and again."),
         "inbox": ("inbox", "Show the mails in the sink."),
         "suspend": ("suspension", "Hold all mail of a site or a tenant."),
         "resume": ("suspension", "End a suspension."),

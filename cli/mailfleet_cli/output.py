@@ -47,6 +47,12 @@ def clock(at: float) -> str:
     return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def moment(at: float, now: float) -> str:
+    """An instant in few letters: the time of day, and the day where it is not today's."""
+    text = clock(at)
+    return text[11:] if text[:10] == clock(now)[:10] else text[5:16]
+
+
 def span(seconds: float) -> str:
     """A length of time in its two largest units."""
     left = round(max(seconds, 0))

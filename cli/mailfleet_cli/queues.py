@@ -17,7 +17,7 @@ from mailfleet_core.settings import SettingsFile
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
 def queues(invocation: Invocation, as_json: bool) -> None:
-    """Show the sites that have mail waiting: how much, since when, and what it waits for."""
+    """Show the sites that have mail waiting: how much, since when, how fast it goes, and what it waits for."""
     sites = reading.run(_ask(invocation.file()))
     if as_json:
         for site in sites:
@@ -39,15 +39,24 @@ async def _ask(file: SettingsFile) -> list[dict[str, Any]]:
 
 
 def _table(sites: list[dict[str, Any]]) -> Table:
-    table = Table("site", "waiting", "in flight", "oldest", "next try", "why", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("site", overflow="fold")
+    for name in ("waiting", "deferred", "in hand", "per s", "oldest", "next due"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("why", overflow="fold")
     now = SystemClock.now()
     for site in sites:
         table.add_row(
-            output.clean(str(site["site"])),
-            str(site["waiting"]),
-            str(site.get("in_flight", "")),
+            output.clean(str(site["site"])), f"{site['waiting']:,}", f"{site.get('deferred', 0):,}", _in_hand(site),
+            f"{site.get('per_second', 0.0):,.1f}",
             output.span(now - site["oldest_at"]) if site.get("oldest_at") else "",
-            output.clock(site["next_at"]) if site.get("next_at") else "",
+            output.moment(site["next_at"], now) if site.get("next_at") else "",
             output.clean(str(site.get("why", ""))),
-        )
+        )  # fmt: skip
     return table
+
+
+def _in_hand(site: dict[str, Any]) -> str:
+    """How many are in senders' hands, of how many that may be."""
+    window = site.get("window")
+    return f"{site.get('in_flight', 0)}/{window}" if window else str(site.get("in_flight", 0))

@@ -84,31 +84,40 @@ def lines(answer: dict[str, Any], now: float) -> list[str]:
     unit, clean = answer["unit"], output.clean
     who = ", ".join(unit["recipients"][:3]) + (" …" if len(unit["recipients"]) > 3 else "")
     since = f" for {output.span(now - unit['since'])}" if unit.get("since") else ""
-    found = [
+    about = ", ".join(
+        f"{name} {unit[name]}" for name in ("site", "tenant", "stream", "pool", "campaign") if unit.get(name)
+    )
+    return [
         f"[bold]{unit['unit_id']}[/] to {clean(who)}: [bold]{unit['state']}[/]{since}",
-        f"  [bold]why[/]    {clean(answer['summary'])}",
         *(line for reason in answer["reasons"] for line in _reason(reason)),
+        *([] if answer["reasons"] else [_label("why") + clean(answer["summary"])]),
         *_place(answer.get("place")),
         *_estimate(answer["estimate"], now),
-        f"  [bold]unit[/]   site {clean(unit['site'])}, tenant {clean(unit['tenant'])}, stream {clean(unit['stream'])}, pool "
-        f"{clean(unit['pool'])}; attempts so far {unit['attempts']}; accepted {output.clock(unit['accepted_at'])}, "
-        f"expires {output.clock(unit['expires_at'])}",
-        f"  [bold]owner[/]  router {clean(unit['router'])}, partition {unit['partition']}",
+        _label("unit") + f"{clean(about)}; attempts so far {unit['attempts']}",
+        _label("") + f"accepted {output.clock(unit['accepted_at'])}, expires {output.clock(unit['expires_at'])}",
+        _label("owner") + f"router {clean(unit['router'])}, partition {unit['partition']}",
     ]  # fmt: skip
-    return found
+
+
+def _label(text: str, style: str = "bold") -> str:
+    return f"  [{style}]{text:<11}[/] "
 
 
 def _reason(reason: dict[str, Any]) -> list[str]:
-    until = f", until {output.clock(reason['until'])}" if reason.get("until") else ""
-    owner = f", kept by the {reason['owner']}" if reason.get("owner") else ""
-    where = f"\n           [dim]set by {output.clean(reason['where'])}[/]" if reason.get("where") else ""
-    return [f"  [yellow]{output.clean(reason['by']):<10}[/] {output.clean(reason['text'])}{until}{owner}{where}"]
+    parts = (
+        f"until {output.clock(reason['until'])}" if reason.get("until") else "",
+        f"set by {output.clean(reason['where'])}" if reason.get("where") else "",
+        f"kept by the {output.clean(reason['owner'])}" if reason.get("owner") else "",
+    )
+    said = "; ".join(part for part in parts if part)
+    head = _label(output.clean(reason["by"]), "yellow") + output.clean(reason["text"])
+    return [head, _label("") + f"[dim]{said}[/]"] if said else [head]
 
 
 def _place(place: dict[str, Any] | None) -> list[str]:
     if not place:
         return []
-    return [f"  [bold]place[/]  {place['ahead'] + 1} of {place['of']} that are ready at the site"]
+    return [_label("place") + f"{place['ahead'] + 1} of {place['of']} that are ready at the site"]
 
 
 def _estimate(estimate: dict[str, Any], now: float) -> list[str]:
@@ -116,7 +125,4 @@ def _estimate(estimate: dict[str, Any], now: float) -> list[str]:
     if estimate["at"]:
         at = f"{output.clock(estimate['at'])}, in {output.span(estimate['at'] - now)}"
         text = f"{at}: {text}" if text else at
-    return [
-        f"  [bold]when[/]   {text}",
-        *(f"           [dim]{output.clean(each)}[/]" for each in estimate["assumptions"]),
-    ]
+    return [_label("when") + text, *(_label("") + f"[dim]{output.clean(each)}[/]" for each in estimate["assumptions"])]

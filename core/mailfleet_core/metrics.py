@@ -46,6 +46,19 @@ AUTH_FAILURES = Counter("mailfleet_auth_failures_total", "AUTH attempts refused.
 # --- router
 QUEUED_UNITS = Gauge("mailfleet_units_queued", "Units without a terminal state in the partitions owned here.")
 IN_FLIGHT_UNITS = Gauge("mailfleet_units_in_flight", "Units in senders' hands.")
+READY_UNITS = Gauge("mailfleet_units_ready", "Units that may go as soon as their site may.")
+SITES = Gauge("mailfleet_router_sites", "Sites with units in the partitions owned here.")
+SITE_UNITS = Gauge(
+    "mailfleet_site_units",
+    "Units of the 20 sites with most, by state: ready, in_flight, waiting (deferred, suspended or asked about).",
+    ("site", "state"),
+)
+SITE_FAIRNESS = Gauge(
+    "mailfleet_site_fairness",
+    "Jain's index of what tenants were served by their weight in the last minute, of a busy site at which several had mail "
+    "ready all the time: 1 is a fair share for all, 1/n is all for one of n.",
+    ("site",),
+)
 OWNED_PARTITIONS = Gauge("mailfleet_router_partitions", "Queue partitions owned.")
 TAKEOVER_SECONDS = Histogram("mailfleet_router_takeover_seconds", "From assignment to live.", buckets=LATENCY_SECONDS)
 RECIPIENTS = Counter(

@@ -75,7 +75,7 @@ def test_a_deferred_mail_is_told_with_the_reply_and_the_time_of_the_next_try(wor
     assert "451 4.7.1 Greylisted" in told["summary"]
     assert 500 < told["estimate"]["at"] - time.time() <= 600
     text = world.command("why", world.deferred).stdout
-    assert "kept by the receiver" in text
+    assert "kept by the router" in text
     assert "set by retry_seconds of stream transactional" in text
 
 

@@ -69,7 +69,7 @@ async def test_a_deferral_is_told_with_the_reply_and_when_it_is_tried_again(flee
     await fleet.until(lambda: fleet.tags(unit) == ["P", "A", "R"])
     told = await why(client, unit)
     (reason,) = told["reasons"]
-    assert (told["unit"]["state"], reason["by"], reason["owner"]) == ("deferred", "deferral", "receiver")
+    assert (told["unit"]["state"], reason["by"], reason["owner"]) == ("deferred", "deferral", "router")
     assert "451 4.2.0 greylisted, come back" in reason["text"]
     assert reason["where"] == "retry_seconds of stream transactional"
     assert reason["until"] == told["unit"]["due_at"] == told["estimate"]["at"] > SystemClock.now()

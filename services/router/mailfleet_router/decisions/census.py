@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from mailfleet_router.decisions.holding import STATES
 from mailfleet_router.decisions.holds import Hold
 from mailfleet_router.decisions.partition import Partition
-from mailfleet_router.decisions.site_queue import ATTEMPTING, DEFERRED, IN_FLIGHT, PARKED, READY, RESOLVING, Held
+from mailfleet_router.decisions.site_queue import (
+    ATTEMPTING,
+    DEFERRED,
+    IN_FLIGHT,
+    PARKED,
+    READY,
+    RESOLVING,
+    Held,
+    SiteQueue,
+)
 from mailfleet_router.decisions.sweep import why
 
 AGES = (60.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0, 3 * 24 * 3600.0)
 """Bounds of the ages in seconds, each up to and with its own."""
 SLICE_UNITS = 5_000
 """Looked at before others have a turn."""
+
+
+def ready_tenants(site: SiteQueue) -> dict[str, float]:
+    """The tenants that have mail ready at a site, among its first some thousand units, and their weights."""
+    return {held.tenant: 1.0 for held in islice(site.ready, SLICE_UNITS) if held.state == READY}
 
 
 class Sites:
@@ -34,7 +49,8 @@ class Sites:
             if row is None:
                 row = rows[name] = {
                     "site": name, "partition": partition.number, "waiting": 0, "in_flight": 0, "deferred": 0,
-                    "oldest_at": held.accepted_at, "next_at": 0.0, "why": "",
+                    "oldest_at": held.accepted_at, "next_at": 0.0, "why": "", "per_second": 0.0,
+                    "window": held.site.rule.site_window if held.site and held.site.rule else 0,
                 }  # fmt: skip
             _add(row, held, partition)
             if number % SLICE_UNITS == 0:
@@ -50,7 +66,8 @@ def _add(row: dict[str, Any], held: Held, partition: Partition) -> None:
     if held.state == DEFERRED:
         row["deferred"] += 1
         row["next_at"] = min(row["next_at"] or held.due_at, held.due_at)
-        row["why"] = row["why"] or (held.site.why if held.site else "")
+        hold = partition.scheduler.hold_on(held)
+        row["why"] = hold.reason if hold else row["why"] or (held.site.why if held.site else "")
     elif held.state in (READY, PARKED, RESOLVING):
         # What keeps mail from being tried says more than what the last attempt came to.
         row["why"] = why(partition, held)[0] or row["why"]

@@ -54,7 +54,7 @@ def reasons(partition: Partition, held: Held, entry: Entry, now: float) -> Itera
         name = held.domain.name if held.domain else ""
         yield Reason("dns", f"the DNS is asked where mail for {name} goes", "the DNS", 0.0, "dns")
     if (hold := partition.scheduler.hold_on(held)) is not None:
-        yield Reason("suspension", hold.reason, f"{hold.by} by mailfleet suspend", hold.until, "postmaster")
+        yield Reason("suspension", hold.reason, f"{hold.by}, with mailfleet suspend", hold.until, "postmaster")
     if held.site is not None and held.state in (READY, PARKED, DEFERRED):
         yield from _of_site(held.site)
 
@@ -68,7 +68,7 @@ def _deferral(held: Held, entry: Entry) -> Reason:
     if not entry.attempts or last is None:
         return Reason("deferral", "it is offered again", "", held.due_at, "router")
     text = f"attempt {entry.attempts} was put off by the receiver: {said(entry)}"
-    return Reason("deferral", text, f"retry_seconds of stream {held.stream}", held.due_at, "receiver")
+    return Reason("deferral", text, f"retry_seconds of stream {held.stream}", held.due_at, "router")
 
 
 def _of_site(site: SiteQueue) -> Iterator[Reason]:

@@ -1,7 +1,7 @@
 """Pages for people and the command line, on the service's port. Instants are seconds since 1970, 0 when there is none.
 
 `GET /api/queues`: a JSON array, an object a site: `site`, `partition`, `waiting`, `in_flight`, `deferred`, `oldest_at`,
-`next_at`, `why`.
+`next_at`, `why`, `window` (how many may be in flight; 0: not known), `per_second` (attempts in the last minute).
 
 `GET /api/unit/{id}`: with the id of a unit an object, 404 when it is not queued here; with the id of a message an array
 of them. Fields: `unit_id`, `site`, `partition`, `state`, `attempts`, `due_at`, `lane`, `expires_at`, `recipients`, `why`.
@@ -58,11 +58,14 @@ class Pages:
 
     async def _queues(self, request: web.Request) -> web.Response:
         found: list[dict[str, Any]] = []
+        served, seconds = self._minute.tenants(), self._minute.seconds(self._clock.now())
         for partition in self._live():
             sites = census.Sites()
             for _ in sites.look(partition):
                 await asyncio.sleep(0)
-            found += sites.rows.values()
+            for row in sites.rows.values():
+                row["per_second"] = sum(served.get(row["site"], {}).values()) / seconds
+                found.append(row)
         return web.json_response(found)
 
     async def _unit(self, request: web.Request) -> web.Response:

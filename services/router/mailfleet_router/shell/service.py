@@ -27,6 +27,7 @@ from mailfleet_router.shell.pages import Pages
 from mailfleet_router.shell.policy import policy as make_policy
 from mailfleet_router.shell.reports import Reports
 from mailfleet_router.shell.resolving import Resolving
+from mailfleet_router.shell.site_metrics import SiteMetrics
 from mailfleet_router.shell.splitter import Splitter
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Router:
             bus_settings.max_in_flight_bytes, minute,
         )  # fmt: skip
         self._settings = settings
+        self._site_metrics = SiteMetrics(minute)
         self._auditor: Auditor | None = None
         self._splitter = Splitter(bus, policy)
         self._membership: Membership | None = None
@@ -139,7 +141,6 @@ class Router:
                 for owner in list(self.owners.values()):
                     owner.sweep()
                     await owner.commit()
-                self._tools.minute.turn(self._tools.clock.now())
                 self._gauge()
             except BusUnavailable:
                 log.info("positions are committed when the log is back")
@@ -149,6 +150,7 @@ class Router:
     def _gauge(self) -> None:
         counting.tell()
         partitions = [owner.partition for owner in self.owners.values() if owner.partition is not None]
+        self._site_metrics.tell(partitions, self._tools.clock.now())
         metrics.OWNED_PARTITIONS.set(len(partitions))
         metrics.QUEUED_UNITS.set(sum(len(partition.ledger.units) for partition in partitions))
         metrics.IN_FLIGHT_UNITS.set(sum(partition.scheduler.in_flight for partition in partitions))
