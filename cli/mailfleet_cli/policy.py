@@ -100,7 +100,7 @@ def explain(
     hosts, site = _next_hop(file, egress, domain, mx)
     provider = provider_of(whole.traffic.providers, hosts, domain) if not site else ""
     facts = Facts(
-        tenant=tenant, stream=options["stream"], pool=options["pool"], site=site or provider or site_name(hosts),
+        tenant=tenant, stream=options["stream"], pool=options["pool"], site=site or site_name(hosts),
         provider=provider, domain=domain,
     )  # fmt: skip
     limits = Limits(whole.traffic)

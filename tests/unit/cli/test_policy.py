@@ -140,6 +140,13 @@ def test_a_domain_whose_next_hop_is_set_is_of_that_routes_site_and_the_dns_is_no
     assert json.loads(told)["mx"] == ["10.0.0.9"]
 
 
+def test_a_provider_of_ones_own_gives_its_sites_no_name_for_the_router_does_not_either(settings: Path) -> None:
+    own(settings, "providers: [{name: hoster, mx: ['*.b.example']}]")
+    told = call("explain", "shop", "a@b.example", "--source", "ip-1", "--mx", "mx1.b.example", "--json").stdout
+    facts = json.loads(told)["facts"]
+    assert (facts["site"], facts["provider"]) == ("mx1.b.example", "hoster")
+
+
 def test_a_site_without_a_provider_is_called_as_the_router_calls_it(settings: Path) -> None:
     (told, _) = call("explain", "shop", "a@b.example", "--mx", "mx1.b.example", "--json").stdout.splitlines()
     assert (json.loads(told)["facts"]["site"], json.loads(told)["facts"]["provider"]) == ("mx1.b.example", "")
