@@ -24,6 +24,7 @@ from mailfleet_router.decisions.shaping.policy_file import read
 from mailfleet_router.decisions.shaping.reply_text import MAX_WAIT_SECONDS, MIN_WAIT_SECONDS, asked_wait, normal_text
 from mailfleet_router.decisions.shaping.responses import Reading, Responses
 from mailfleet_router.decisions.shaping.sample import sample
+from mailfleet_router.decisions.shaping.schema import QUANTITIES, Case
 from mailfleet_router.decisions.shaping.values import Citation, Facts
 from mailfleet_router.shell import traffic
 
@@ -32,6 +33,29 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown, with a blank line before and after it."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n" + "".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |\n" for line in lines) + "\n"
+
+
+# --- limits --------------------------------------------------------------------------------------------------------
+def _shipped_limits() -> str:
+    quantities = [name for name in QUANTITIES if any(getattr(case, name) is not None for case in _cases())]
+    rows = []
+    for case in _cases():
+        given = [getattr(case, name) for name in quantities]
+        values = ["" if value is None else str(value) for value in given]
+        rows.append((", ".join(case.when.provider) or "everybody else", *values, _link(case.citation)))
+    return table(("to", *(f"`{name}`" for name in quantities), "from"), rows)
+
+
+def _cases() -> Iterator[Case]:
+    for limit in traffic.shipped().traffic.limits:
+        assert limit.name == "receivers", "the page tells of one limit"
+        yield from limit.cases
+
+
+def _shipped_providers() -> str:
+    providers = traffic.shipped().traffic.providers
+    rows = ((each.name, ", ".join(f"`{pattern}`" for pattern in each.mx), _link(each.citation)) for each in providers)
+    return table(("provider", "MX hosts", "how to send to it"), rows)
 
 
 # --- response rules ------------------------------------------------------------------------------------------------
@@ -211,6 +235,8 @@ def _link(citation: Citation | None) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "shipped-limits": _shipped_limits,
+    "shipped-providers": _shipped_providers,
     "reply-classes": lambda: words(ReplyClass),
     "blames": lambda: words(Blame),
     "effects": lambda: words(Effect),

@@ -23,7 +23,7 @@ from mailfleet_router.shell.traffic import shipped
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
-PAGES = ["response-rules.md", "reputation.md", "warm-up.md", "back-off.md", "from-kumomta-and-powermta.md"]
+PAGES = ["limits.md", "response-rules.md", "reputation.md", "warm-up.md", "back-off.md", "from-kumomta-and-powermta.md"]
 _BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]*)?\)")
 WRONG = "- name: any-trouble\n"

@@ -19,6 +19,9 @@ mail and which line sets each. Unknown keys are refused.
 
 Rates are messages and time: `100/m`, `20/s`, `5/10s`, `20000/d`. Durations are `90s`, `10m`, `1h30m`, `2d`. A pattern is a
 whole word, `*.x` (everything below x), `x*` or `*`; letters' case does not matter.
+
+Pages of their own: [limits](limits.md), [response rules](response-rules.md), [back-off](back-off.md),
+[reputation](reputation.md), [warm-up](warm-up.md), and [coming from KumoMTA or PowerMTA](from-kumomta-and-powermta.md).
 """
 
 

@@ -20,7 +20,7 @@ Field = Literal["tenant", "stream", "pool", "source", "site", "provider", "domai
 class Provider(Spec, frozen=True, kw_only=True):
     """A mailbox provider: the MX hosts, or domains, that are one receiver to us."""
 
-    name: Annotated[Name, doc("Its name in `if` and of its site.", "yahoo")]
+    name: Annotated[Name, doc("Its name in `if`; that of a shipped one is also the name of its site.", "yahoo")]
     mx: Annotated[
         tuple[str, ...],
         doc(

@@ -30,7 +30,7 @@ class Facts(NamedTuple):
     pool: str = ""
     source: str = ""
     site: str = ""
-    """The set of MX hosts; a provider's site bears the provider's name."""
+    """The set of MX hosts; that of a shipped provider bears the provider's name."""
     provider: str = ""
     domain: str = ""
     campaign: str = ""
@@ -70,7 +70,9 @@ class Match(Spec, frozen=True):
     stream: Annotated[tuple[str, ...], doc("Class of mail.", ["bulk"])] = ()
     pool: Annotated[tuple[str, ...], doc("Egress pool.", ["default"])] = ()
     source: Annotated[tuple[str, ...], doc("Egress source.", ["ip-1"])] = ()
-    site: Annotated[tuple[str, ...], doc("Site: a provider's name, or its MX hosts.", ["mx.example.org"])] = ()
+    site: Annotated[
+        tuple[str, ...], doc("Site: a shipped provider's name, or that of its MX hosts.", ["mx.example.org"])
+    ] = ()
     provider: Annotated[tuple[str, ...], doc("A provider of this policy.", ["yahoo"])] = ()
     domain: Annotated[tuple[str, ...], doc("Recipient domain.", ["*.example.org"])] = ()
     campaign: Annotated[tuple[str, ...], doc("The client's own label.", ["spring"])] = ()
