@@ -13,7 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from mailfleet_cli.document_pictures import back_off_picture, reputation_picture
 from mailfleet_cli.sections import SECTION_TYPES
-from mailfleet_cli.written_pages import filled, written_pages
+from mailfleet_cli.written_pages import UnknownPart, filled, written_pages
 from mailfleet_core import metrics
 from mailfleet_router.decisions.shaping.policy_reference import policy_reference
 from mailfleet_router.decisions.shaping.schema import Traffic
@@ -157,4 +157,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except UnknownPart as error:
+        sys.exit(f"docs: {error}")

@@ -31,6 +31,7 @@ from mailfleet_cli.document_tables import TABLES, readings
 from mailfleet_cli.main import mailfleet
 from mailfleet_cli.story import from_json, question, stories, tell
 
+_BEGIN, _END = "<!-- made: ", "<!-- end -->"
 _PART = re.compile(r"<!-- made: (\w+) (.+?) -->\n(.*?)<!-- end -->\n", re.DOTALL)
 _LANGUAGES = {".yaml": "yaml", ".toml": "toml"}
 
@@ -42,13 +43,15 @@ class UnknownPart(Exception):
 def written_pages(directory: Path) -> Iterator[str]:
     """The names of the pages that have made parts."""
     for path in sorted(directory.glob("*.md")):
-        if _PART.search(path.read_text(encoding="utf-8")):
+        if _BEGIN in path.read_text(encoding="utf-8"):
             yield path.name
 
 
 def filled(page: Path) -> str:
     """The page with all its parts made anew. Raises UnknownPart."""
     text = page.read_text(encoding="utf-8")
+    if not len(_PART.findall(text)) == text.count(_BEGIN) == text.count(_END):
+        raise UnknownPart(f"{page.name}: a part has no end, or an end no part")
     examples = page.parent / "examples" / page.stem
     with tempfile.TemporaryDirectory() as place:
         if examples.is_dir():

@@ -131,6 +131,13 @@ def test_a_part_that_cannot_be_made_is_refused(tmp_path: Path, part: str) -> Non
         filled(page)
 
 
+def test_a_part_whose_end_was_forgotten_swallows_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- made: table scopes -->\ntext\n<!-- made: table effects -->\n<!-- end -->\n")
+    with pytest.raises(UnknownPart, match=r"page.md: a part has no end"):
+        filled(page)
+
+
 def test_times_on_a_page_are_utc_wherever_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Pacific/Kiritimati")
     assert filled(DOCS / "response-rules.md") == (DOCS / "response-rules.md").read_text(encoding="utf-8")
