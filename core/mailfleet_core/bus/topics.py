@@ -8,7 +8,7 @@ from mailfleet_core.model.tags import ATTEMPT, CLAIM, DONE, NO_EPOCH, PUT, RETRY
 
 __all__ = [  # tags are values, so they live in the model; whoever has the bus finds them here
     "ACCEPT", "ATTEMPT", "BODY", "CLAIM", "CONTROL", "DISPATCH", "DONE", "EVENTS", "LEASE", "MAX_CHUNK_BYTES",
-    "NO_EPOCH", "PUT", "QUEUE", "RESULT", "RETRY", "Topic", "epoch_of", "hop_of", "tag", "topics",
+    "NO_EPOCH", "PUT", "QUEUE", "RESULT", "RETRY", "SITE", "Topic", "epoch_of", "hop_of", "tag", "topics",
 ]  # fmt: skip
 
 BODY = "mail.body"
@@ -19,6 +19,7 @@ RESULT = "mail.result"
 EVENTS = "mail.events"
 CONTROL = "mail.control"
 LEASE = "mail.lease"
+SITE = "mail.site"
 
 DAY = 86_400
 HOUR = 3600
@@ -52,5 +53,6 @@ def topics(queue_partitions: int, lanes: int, queue_life_seconds: int) -> dict[s
         Topic(CONTROL, 1, True, 0, True),
         # One order for claims, demands and leases; all of the last minutes are needed, and nothing older.
         Topic(LEASE, 1, False, HOUR, True),
+        Topic(SITE, queue_partitions, True, 0, True),
     )
     return {topic.name: topic for topic in listed}

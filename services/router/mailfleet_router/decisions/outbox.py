@@ -34,7 +34,9 @@ class Report(NamedTuple):
 class Outbox:
     """Everything wanted since the last look."""
 
-    __slots__ = ("asks", "batch", "counts", "dispatches", "events", "lessons", "moves", "own", "reports")
+    __slots__ = (
+        "asks", "batch", "counts", "dispatches", "events", "lessons", "moves", "own", "reports", "states", "wide",
+    )  # fmt: skip
 
     def __init__(self, batch: int = 0) -> None:
         self.own: list[Append] = []
@@ -50,5 +52,9 @@ class Outbox:
         """Domains to ask the DNS for."""
         self.lessons: list[tuple[str, str]] = []
         """(domain, site) that others do not know."""
+        self.states: list[tuple[int, Append]] = []
+        """(token or 0, record for `mail.site`)."""
+        self.wide: list[tuple[str, bytes]] = []
+        """(source, what was learned of it) for all routers."""
         self.counts: list[tuple[str, str, str, int]] = []
         """(what, label, label, how many) for metrics."""

@@ -13,7 +13,7 @@ import msgspec
 
 from mailfleet_core.model import wire
 from mailfleet_core.model.site import partition_of
-from mailfleet_core.model.tags import ATTEMPT, CLAIM, DONE, NOTE, PUT, RETRY, tag
+from mailfleet_core.model.tags import ATTEMPT, CLAIM, DONE, NOTE, PUT, RETRY, epoch_of, tag
 from mailfleet_core.model.wire import BOUNCED, Dispatch, Entry, Malformed, Result
 from mailfleet_router.decisions import story
 from mailfleet_router.decisions.holds import Holds
@@ -22,9 +22,16 @@ from mailfleet_router.decisions.outbox import Append
 from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.progress import Progress
 from mailfleet_router.decisions.retry import next_attempt, spread
-from mailfleet_router.decisions.routing import HOPELESS, KNOWN, TEMPORARY, Routing
+from mailfleet_router.decisions.routing import HOPELESS, KNOWN, TEMPORARY, Domain, Routing
 from mailfleet_router.decisions.scheduler import Scheduler
 from mailfleet_router.decisions.settle import Ending, settle
+from mailfleet_router.decisions.shaping.learned import Wide
+from mailfleet_router.decisions.shaping.leasing import holder_name
+from mailfleet_router.decisions.shaping.shaper import Go, Leases, Shaper, Wait
+from mailfleet_router.decisions.shaping.site_shape import SiteShape
+from mailfleet_router.decisions.shaping.states import States
+from mailfleet_router.decisions.shaping.values import Facts
+from mailfleet_router.decisions.shaping.warming import Warm
 from mailfleet_router.decisions.site_queue import (
     ATTEMPTING,
     ENDING,
@@ -47,6 +54,9 @@ MAX_HOPS = 8
 """A domain whose answers change all the time stays where it is after so many moves."""
 PUMP_UNITS = 500
 """Attempts begun in one go: results and new mail are looked at in between."""
+LOOK_SECONDS = 5.0
+"""Between two looks at what was learned: what clean time has raised, how sources stand."""
+NO_SOURCE = "settings"
 GIVE_BACK_SECONDS = 0.2
 """Before a unit is offered again that a sender did not try."""
 TOLD_AGAIN_UNITS = 20_000
@@ -56,12 +66,19 @@ TOLD_AGAIN_UNITS = 20_000
 class Partition(Telling):
     """All decisions about the units of one queue partition."""
 
-    def __init__(self, number: int, partitions: int, policy: Policy, routing: Routing, holds: Holds) -> None:
+    def __init__(
+        self, number: int, partitions: int, policy: Policy, routing: Routing, holds: Holds, wide: Wide | None = None,
+        leases: Leases | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(number, policy)
         self.partitions = partitions
         self.routing = routing
         self.live = False
-        self.scheduler = Scheduler(holds)
+        self.scheduler = Scheduler(holds, policy.shaping)
+        self.shaper = Shaper(policy.shaping, policy, wide or Wide(), leases)
+        self._states = States(self.shaper)
+        self._look_at = 0.0
+        self._warms: dict[int, Warm] = {}
         self._suspects: dict[bytes, None] = {}
         self._asked: dict[str, list[Held]] = {}
 
@@ -70,6 +87,7 @@ class Partition(Telling):
         """Our claim is in the log at offset `epoch`; results are read from `position`."""
         self.epoch, self._mine = epoch, epoch.to_bytes(8, "big")
         self.progress = Progress(position)
+        self.shaper.holder = holder_name(self.number, epoch)
 
     @property
     def folded(self) -> bool:
@@ -78,6 +96,8 @@ class Partition(Telling):
 
     def restore(self, now: float) -> None:
         """The fold is complete: take up the units. In-flight ones may get their results now (`results`)."""
+        self.shaper.since = now
+        self._states.restore(now)
         new = [held for held in self.ledger.units.values() if held.kind == PUT][-TOLD_AGAIN_UNITS:]
         again = {held.key for held in new}
         for held in list(self.ledger.units.values()):
@@ -137,7 +157,7 @@ class Partition(Telling):
             if result.attempt != held.attempts or result.hop != held.hop:
                 self.progress.skip(offset)
             else:
-                self._settle(held, result, offset)
+                self._settle(held, result, offset, now)
 
     def resolved(self, name: str, now: float) -> None:
         """There is news of a domain (see `Routing.answered`)."""
@@ -145,6 +165,19 @@ class Partition(Telling):
             if held.state == RESOLVING:
                 held.domain = self.routing.domain("@" + name)
                 self._place(held, now)
+
+    def learned(self, records: Iterable[Record]) -> None:
+        """Records of `mail.site`: until we are live what others left, then only what must be put right."""
+        for _, key, mark, value in records:
+            if mark[:1] != CLAIM:
+                self._states.read(key, epoch_of(mark), value, self.epoch)
+
+    def obey(self, policy: Policy, now: float) -> None:
+        """Another policy holds from now on."""
+        self.policy = policy
+        self.scheduler.rules = policy.shaping
+        self.shaper.obey(policy.shaping, policy, now)
+        self.scheduler.stir()
 
     def holds_changed(self, now: float) -> None:
         """Suspensions came or went."""
@@ -159,6 +192,39 @@ class Partition(Telling):
             self._place(held, now)
         if may_send:
             self.scheduler.pump(now, PUMP_UNITS, lambda held, site: self._attempt(held, site, now))
+        if not 0 <= now - self._look_at < LOOK_SECONDS:
+            self._look_at = now
+            self.shaper.learned.tick(now)
+            self._write_learned()
+        if self.shaper.wanting:
+            self._reserve(now)
+
+    def _write_learned(self) -> None:
+        """What receivers taught us is told, and kept for the next owner."""
+        learned = self.shaper.learned
+        self.out.events += learned.events
+        learned.events = []
+        self.out.wide += learned.changed_everywhere()
+        for key, value in (*learned.changed(), *self._states.repairs()):
+            self.out.states.append((0, self._state(key, value)))
+
+    def _reserve(self, now: float) -> None:
+        """Ask for more of what warm-up allows: it may be used when it is in the log."""
+        wanting, self.shaper.wanting = self.shaper.wanting, {}
+        for key, warm in wanting.items():
+            value = warm.reserve(now)
+            if value is not None:
+                self._token += 1
+                self._warms[self._token] = warm
+                self.out.states.append((self._token, self._state(key, value)))
+
+    def _state(self, key: str, value: bytes | None) -> Append:
+        return Append(self.number, key.encode(), value, tag(PUT, self.epoch))
+
+    def kept(self, token: int) -> None:
+        """A record of `mail.site` is durable."""
+        if (warm := self._warms.pop(token, None)) is not None:
+            warm.durable()
 
     # --- units come ----------------------------------------------------------------------------------------------
     def _put(self, key: bytes, mark: bytes, value: bytes | None, now: float) -> None:
@@ -195,6 +261,8 @@ class Partition(Telling):
         if held.kind == ATTEMPT:
             held.state, held.since = IN_FLIGHT, entry.attempted_at
             self.scheduler.took(held.site)
+            shape = self._shape(held.site, held.domain)
+            self.shaper.took(held.key, shape, self._facts(held, shape), entry.source)
         return entry
 
     def _go_on(self, held: Held, now: float, entry: Entry | None = None) -> None:
@@ -266,6 +334,7 @@ class Partition(Telling):
     def _ready(self, held: Held, site: SiteQueue, now: float) -> None:
         if site.rule is None and held.domain is not None:
             site.rule = held.domain.rule
+        self._shape(site, held.domain)
         self.scheduler.ready(held, site, now)
         if (hold := self.scheduler.hold_on(held)) is not None and held.reported != hold.reason:
             self.tell_held(held, hold.reason, hold.until, hold.by, now)
@@ -283,7 +352,7 @@ class Partition(Telling):
             # Nobody else sees the difference, so there is nothing to write: a new owner moves it in the same way.
             held.site = self.scheduler.site(name, now)
             held.site.units += 1
-            self.scheduler.leave(site)
+            self._left(site)
             self._ready(held, held.site, now)
             return
         entry = wire.decode(Entry, held.raw)
@@ -313,60 +382,83 @@ class Partition(Telling):
         self._retry(held, msgspec.structs.replace(entry, due_at=max(now, held.expires_at)), "go on")
 
     # --- attempts ------------------------------------------------------------------------------------------------
-    def _attempt(self, held: Held, site: SiteQueue, now: float) -> bool:
+    def _attempt(self, held: Held, site: SiteQueue, now: float) -> Wait | None:
+        domain, shape = held.domain, site.shape
         if now >= held.expires_at:
             self.expire(held, now)
-            return False
-        domain = held.domain
-        choice = site.choose(held.pool, self.policy)
-        if choice is None or domain is None:
-            self._no_source(held, now)
-            return False
-        if domain.look(now) != KNOWN:
+            return None
+        if domain is None or shape is None or domain.look(now) != KNOWN:
             self._place(held, now)
-            return False
+            return None
         if now >= domain.fresh_until and not domain.rule.site:
             self._ask(domain.name)
+        facts = self._facts(held, shape)
+        asked = self.shaper.asked(self._entry(held), shape, domain.name) if held.attempts else ""
+        go = self.shaper.admit(shape, facts, domain.route, now, asked)
+        if isinstance(go, Wait):
+            if go.by == NO_SOURCE and held.reported != go.reason:
+                self.tell_held(held, go.reason, 0.0, go.by, now)
+            return go
+        self._begin(held, site, go, now)
+        self.shaper.take(held.key, go, facts, shape, now)
+        return None
+
+    def _begin(self, held: Held, site: SiteQueue, go: Go, now: float) -> None:
         entry = self._entry(held)
         unit = entry.unit
         if unit.site != site.name:
             unit = msgspec.structs.replace(unit, site=site.name)
         held.attempts += 1
-        held.lane, held.state, held.since, held.reported = choice.lane, ATTEMPTING, now, ""
+        held.lane, held.state, held.since, held.reported = go.lane, ATTEMPTING, now, ""
+        source = go.path.facts.source
         entry = Entry(
-            unit, held.attempts, entry.due_at, choice.lane, choice.source, now, entry.last, entry.delay_reported,
-            entry.client_name, entry.rung,
+            unit, held.attempts, entry.due_at, go.lane, source, now, entry.last, entry.delay_reported, entry.client_name,
+            entry.rung,
         )  # fmt: skip
         held.raw, held.kind = wire.encode(entry), ATTEMPT
         self._keep_decoded(held, entry)
-        dispatch = wire.encode(
-            Dispatch(unit, held.attempts, self.number, self.epoch, choice.source, domain.route, False)
-        )
+        dispatch = wire.encode(Dispatch(unit, held.attempts, self.number, self.epoch, source, go.route, False))
         self.scheduler.took(site)
         self._write(held, Pending(held.key, "dispatch", held, None, entry, dispatch))
-        return True
 
-    def _no_source(self, held: Held, now: float) -> None:
-        reason = f"pool {held.pool} has no source with a lane"
-        if held.reported != reason:
-            self.tell_held(held, reason, 0.0, "settings", now)
-        self.scheduler.defer(held, now + 30.0, now)
+    def _shape(self, site: SiteQueue, domain: Domain | None) -> SiteShape:
+        """What shaping knows of a site; its hosts are those of the first domain whose answer is known."""
+        shape = site.shape
+        hosts = tuple([host for _, host in domain.route.hosts]) if domain is not None else ()
+        if shape is None:
+            ruled = domain is not None and domain.rule.route.kind == "mx"
+            name = domain.name if domain is not None else ""
+            shape = site.shape = self.shaper.site(site.name, hosts, name, ruled)
+        elif hosts and not shape.hosts:
+            self.shaper.know_hosts(shape, hosts)
+        return shape
+
+    def _facts(self, held: Held, shape: SiteShape) -> Facts:
+        domain = held.domain.name if held.domain is not None else ""
+        campaign = self._entry(held).unit.envelope.campaign if self.policy.shaping.narrow else ""
+        return self.shaper.facts(shape, held.tenant, held.stream, held.pool, domain, campaign)
 
     def _dispatch_again(self, held: Held) -> None:
         entry = wire.decode(Entry, held.raw)
         route = held.domain.route if held.domain else self.policy.rules[-1].route
+        route = self.shaper.route_of(held.key, route)
         work = Dispatch(entry.unit, entry.attempts, self.number, self.epoch, entry.source, route, True)
         self.out.dispatches.append(Append(entry.lane, held.key, wire.encode(work), tag(PUT)))
 
-    def _settle(self, held: Held, result: Result, offset: int) -> None:
+    def _settle(self, held: Held, result: Result, offset: int, now: float) -> None:
         entry, site = self._entry(held), held.site
         held.entry = None
         assert site is not None
+        self.shaper.freed(held.key)
         self.scheduler.freed(site)
         held.state = ENDING
         waiting = Waiting(held, None, self.progress.begin(offset), 1)
         if result.kind == wire.SETTLED:
-            settled = settle(entry, result, self.policy.ladder(held.stream))
+            name = held.domain.name if held.domain is not None else ""
+            lesson = self.shaper.answered(entry, result, self._shape(site, held.domain), name, now)
+            if self.shaper.learned.events:
+                self._write_learned()
+            settled = settle(entry, result, self.policy.ladder(held.stream), lesson)
             waiting.entry = settled.entry
             self._tell(waiting, entry, settled.endings, result, result.ended_at)
         elif result.kind == wire.LOST:
@@ -379,6 +471,10 @@ class Partition(Telling):
             self._batches.setdefault(self._batch, []).append(waiting)
         else:
             self._one_less(waiting)
+
+    def _left(self, site: SiteQueue) -> None:
+        if self.scheduler.leave(site):
+            self.shaper.forget(site.name)
 
     # --- what came back ------------------------------------------------------------------------------------------
     def _came_back(self, pending: Pending, key: bytes, now: float) -> None:
@@ -402,6 +498,6 @@ class Partition(Telling):
         elif then == "gone":
             self.ledger.end(key, held.hop)
             if held.site is not None:
-                self.scheduler.leave(held.site)
+                self._left(held.site)
         elif then == "go on":
             self._go_on(held, now, entry)

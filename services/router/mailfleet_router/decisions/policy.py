@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mailfleet_core.model.wire import Route
+from mailfleet_router.decisions.shaping.rules import NO_RULES, Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,8 @@ class Ladder:
     retry_seconds: tuple[float, ...] = (300.0,)
     jitter: float = 0.2
     delay_dsn_seconds: float = 0.0
+    greylist: bool = True
+    """Try again after the time that greylisting asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Policy:
     in_flight_report_seconds: float = 900.0
     held_report_seconds: float = 30.0
     recent_units: int = 50_000
+    shaping: Rules = NO_RULES
+    """The traffic policy."""
 
     def ladder(self, stream: str) -> Ladder:
         """The ladder of `stream`; a stream that is in no settings any more gets the default one."""

@@ -1,7 +1,7 @@
-"""Which unit goes next: sites in turn, each within its window and rate, and not while it is suspended.
+"""Which unit goes next: sites in turn, each within its limits, and not while it is suspended.
 
-A site that does not move holds nobody up: it is simply not in the round. It comes back when a result frees its window,
-when its bucket has a token, or when it is resumed.
+A site that does not move holds nobody up: it is simply not in the round. It comes back when a unit of it comes back, when
+a limit lets the next one go, or when it is resumed. Inside a site the same holds for the mail of one tenant.
 """
 
 from __future__ import annotations
@@ -13,10 +13,26 @@ from typing import NamedTuple
 
 from mailfleet_router.decisions.bucket import Bucket, fill, wait
 from mailfleet_router.decisions.holds import Hold, Holds
-from mailfleet_router.decisions.site_queue import DEFERRED, PARKED, READY, Held, SiteQueue
+from mailfleet_router.decisions.shaping.fairness import Fair, Queue
+from mailfleet_router.decisions.shaping.rules import Rules
+from mailfleet_router.decisions.shaping.shaper import SITE, UNIT, Wait
+from mailfleet_router.decisions.site_queue import ATTEMPTING, DEFERRED, PARKED, READY, Held, SiteQueue
+
+Attempt = Callable[[Held, SiteQueue], Wait | None]
+"""Begins an attempt, or says why the unit may not go; None: it is not ready any more, whatever became of it."""
 
 TURN = 16
 """Units a site may send before the next one has its turn."""
+
+
+MANY_SITES = 10_000
+
+
+class Resting(NamedTuple):
+    """Mail of one tenant that may not go to a site for now."""
+
+    site: SiteQueue
+    queue: Queue[Held]
 
 
 class Due(NamedTuple):
@@ -24,13 +40,14 @@ class Due(NamedTuple):
 
     at: float
     number: int
-    what: Held | SiteQueue
+    what: Held | SiteQueue | Resting
 
 
 class Scheduler:
     """The sites of one partition and what is ready at each."""
 
-    def __init__(self, holds: Holds) -> None:
+    def __init__(self, holds: Holds, rules: Rules) -> None:
+        self.rules = rules
         self.sites: dict[str, SiteQueue] = {}
         self.in_flight = 0
         self._holds = holds
@@ -45,18 +62,26 @@ class Scheduler:
         found = self.sites.get(name)
         if found is None:
             found = self.sites[name] = SiteQueue(name, now)
+            found.ready = Fair(self._weight, found.wants, self._floor)
         return found
 
-    def leave(self, site: SiteQueue) -> None:
-        """One unit less at this site. A site without units is forgotten when there are many."""
+    def _weight(self, tenant: str) -> float:
+        return self.rules.weight(tenant)
+
+    def _floor(self, priority: int) -> float:
+        return self.rules.floor(priority)
+
+    def leave(self, site: SiteQueue) -> bool:
+        """One unit less at this site. A site without units is forgotten when there are many: was it?"""
         site.units -= 1
-        if site.units <= 0 and len(self.sites) > 10_000 and not site.in_flight:
-            self.sites.pop(site.name, None)
+        if site.units <= 0 and len(self.sites) > MANY_SITES and not site.in_flight:
+            return self.sites.pop(site.name, None) is not None
+        return False
 
     def ready(self, held: Held, site: SiteQueue, now: float) -> None:
         """The unit may go as soon as the site may."""
         held.state, held.since = READY, now
-        site.ready.append(held)
+        site.ready.add(held, held.tenant, self.rules.priority(held.stream), (held.stream, held.pool))
         self.wake(site)
 
     def defer(self, held: Held, until: float, now: float) -> None:
@@ -66,7 +91,7 @@ class Scheduler:
 
     def wake(self, site: SiteQueue) -> None:
         """Something changed for this site."""
-        if not site.active and not site.waking and site.ready:
+        if not site.active and not site.waking and not site.stalled and site.ready:
             site.active = True
             self._round.append(site)
 
@@ -79,7 +104,20 @@ class Scheduler:
         """And one came back."""
         site.in_flight -= 1
         self.in_flight -= 1
+        self._stir(site)
+
+    def _stir(self, site: SiteQueue) -> None:
+        """What waited for a unit to come back may ask again."""
+        site.stalled = False
+        for queue in site.resting:
+            site.ready.wake(queue)
+        site.resting.clear()
         self.wake(site)
+
+    def stir(self) -> None:
+        """The limits are others now: everybody may ask again."""
+        for site in self.sites.values():
+            self._stir(site)
 
     def resumed(self) -> list[Held]:
         """Suspensions changed: everybody may ask again. What was parked is returned to be placed anew."""
@@ -103,6 +141,9 @@ class Scheduler:
             if isinstance(what, SiteQueue):
                 what.waking = False
                 self.wake(what)
+            elif isinstance(what, Resting):
+                what.site.ready.wake(what.queue)
+                self.wake(what.site)
             elif what.state == DEFERRED and what.due_at == at:
                 yield what
 
@@ -115,14 +156,14 @@ class Scheduler:
         """Nobody could go now."""
         return not self._round
 
-    def pump(self, now: float, budget: int, attempt: Callable[[Held, SiteQueue], bool]) -> None:
-        """Offer up to `budget` units, a turn for each site after the other; `attempt` says whether one was used up."""
+    def pump(self, now: float, budget: int, attempt: Attempt) -> None:
+        """Offer up to `budget` units, a turn for each site after the other."""
         while self._round and budget > 0:
             site = self._round.popleft()
             site.active = False
             budget -= self._turn(site, now, min(TURN, budget), attempt)
 
-    def _turn(self, site: SiteQueue, now: float, most: int, attempt: Callable[[Held, SiteQueue], bool]) -> int:
+    def _turn(self, site: SiteQueue, now: float, most: int, attempt: Attempt) -> int:
         if self._holds and self._holds.on_site(site.name):
             return 0
         rule = site.rule
@@ -130,22 +171,54 @@ class Scheduler:
         window = rule.site_window if rule else 100
         if rate:
             site.bucket = fill(site.bucket, rate, now)
-        sent = 0
-        while site.ready and sent < most and site.in_flight < window:
+        tries = 0
+        while tries < most and site.in_flight < window:
             if rate and site.bucket.tokens < 1.0:
-                site.waking = True
-                self._timer(now + wait(site.bucket, rate) + 0.001, site)
-                return sent
-            held = site.ready.popleft()
-            if held.state != READY or held.site is not site or self._park(held):
+                self._wake_at(site, now + wait(site.bucket, rate) + 0.001)
+                return tries
+            queue = site.ready.peek()
+            if queue is None:
+                return tries
+            tries += 1
+            held = queue.items[0]
+            if self._park(held):
+                site.ready.take(queue)
                 continue
-            if attempt(held, site):
-                sent += 1
-                if rate:
+            waits = attempt(held, site)
+            if waits is None:
+                site.ready.take(queue)
+                if rate and held.state == ATTEMPTING:
                     site.bucket = Bucket(site.bucket.tokens - 1.0, site.bucket.at)
+            elif not self._set_aside(site, queue, waits, now):
+                return tries
         if site.in_flight < window:
             self.wake(site)
-        return sent
+        return tries
+
+    def _set_aside(self, site: SiteQueue, queue: Queue[Held], waits: Wait, now: float) -> bool:
+        """The unit may not go: who else may not? False: nobody of the site."""
+        site.waits = waits.reason
+        endless = waits.until == float("inf")
+        until = max(waits.until, now + 0.001)
+        if waits.who == SITE:
+            if endless:
+                site.stalled = True
+            else:
+                self._wake_at(site, until)
+            return False
+        if waits.who == UNIT:
+            self.defer(site.ready.take(queue), until, now)
+            return True
+        site.ready.rest(queue)
+        if endless:
+            site.resting[queue] = waits.reason
+        else:
+            self._timer(until, Resting(site, queue))
+        return True
+
+    def _wake_at(self, site: SiteQueue, at: float) -> None:
+        site.waking = True
+        self._timer(at, site)
 
     def _park(self, held: Held) -> bool:
         if self._holds and held.domain and self._holds.on_unit(held.domain.name, held.tenant):
@@ -154,6 +227,6 @@ class Scheduler:
             return True
         return False
 
-    def _timer(self, at: float, what: Held | SiteQueue) -> None:
+    def _timer(self, at: float, what: Held | SiteQueue | Resting) -> None:
         self._number += 1
         heapq.heappush(self._timers, Due(at, self._number, what))

@@ -7,8 +7,14 @@ import msgspec
 from mailfleet_core.model.wire import BOUNCED, DEFERRED, DELIVERED, Entry, Recipient, RecipientOutcome, Result
 from mailfleet_router.decisions.policy import Ladder
 from mailfleet_router.decisions.retry import next_attempt, spread
+from mailfleet_router.decisions.shaping.learned import Lesson
 
 EXPIRED = "expired"
+GREYLIST_SECONDS = 300.0
+"""What Postgrey waits for (https://manpages.ubuntu.com/manpages/trusty/man8/postgrey.8.html, read 2026-11-22)."""
+MOST_ASKED_SECONDS = 4 * 3600.0
+"""A site that asks for more is tried again earlier."""
+NOTHING = Lesson()
 TOO_LATE = "4.4.7"
 """RFC 3463 X.4.7: delivery time expired."""
 
@@ -30,17 +36,17 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
     """The unit as it waits now; None: nobody of it is left."""
 
 
-def settle(entry: Entry, result: Result, ladder: Ladder) -> Settled:
+def settle(entry: Entry, result: Result, ladder: Ladder, lesson: Lesson = NOTHING) -> Settled:
     """What `result` makes of `entry`. The same result gives the same answer, whoever settles it and whenever."""
     recipients = entry.unit.recipients
     if len(recipients) == 1 and len(result.outcomes) == 1 and result.outcomes[0].index == recipients[0].index:
         outcome = result.outcomes[0]
         if outcome.verdict == DELIVERED or outcome.verdict == BOUNCED:
             return Settled((Ending(outcome.verdict, outcome, recipients),), None)
-    return _settle_each(entry, result, ladder)
+    return _settle_each(entry, result, ladder, lesson)
 
 
-def _settle_each(entry: Entry, result: Result, ladder: Ladder) -> Settled:
+def _settle_each(entry: Entry, result: Result, ladder: Ladder, lesson: Lesson) -> Settled:
     answers = {outcome.index: outcome for outcome in result.outcomes}
     groups: dict[tuple[object, ...], tuple[RecipientOutcome, list[Recipient]]] = {}
     for recipient in entry.unit.recipients:
@@ -54,7 +60,9 @@ def _settle_each(entry: Entry, result: Result, ladder: Ladder) -> Settled:
         return Settled(tuple(endings), None)
     rung = entry.rung + 1
     jitter = spread(entry.unit.unit_id, entry.attempts)
-    due = next_attempt(ladder, rung, result.ended_at, entry.unit.envelope.expires_at, jitter)
+    due = next_attempt(
+        ladder, rung, result.ended_at, entry.unit.envelope.expires_at, jitter, asked(ladder, rung, lesson)
+    )
     if due is None:
         return Settled(tuple(_expire(ending) if ending in waiting else ending for ending in endings), None)
     left = {recipient.index for ending in waiting for recipient in ending.recipients}
@@ -62,7 +70,17 @@ def _settle_each(entry: Entry, result: Result, ladder: Ladder) -> Settled:
     if len(left) < len(unit.recipients):
         unit = msgspec.structs.replace(unit, recipients=tuple(r for r in unit.recipients if r.index in left))
     last = waiting[0].outcome
+    if lesson.refused is not None and len(left) == len(entry.unit.recipients) == len(waiting[0].recipients):
+        # It is bounced once that is written: whoever owns the partition then goes on with it (see `give_up`).
+        last, due = msgspec.structs.replace(last, verdict=BOUNCED), result.ended_at
     return Settled(tuple(endings), msgspec.structs.replace(entry, unit=unit, rung=rung, due_at=due, last=last))
+
+
+def asked(ladder: Ladder, rung: int, lesson: Lesson) -> float:
+    """Seconds that the site asks for before the next attempt; 0: it asks for nothing."""
+    if lesson.greylisted and not lesson.wait_seconds:
+        return GREYLIST_SECONDS if ladder.greylist and rung == 1 else 0.0
+    return min(lesson.wait_seconds, MOST_ASKED_SECONDS)
 
 
 def give_up(entry: Entry) -> tuple[Ending, ...]:

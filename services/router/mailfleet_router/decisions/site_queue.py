@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import msgspec
 
 from mailfleet_core.model.wire import Entry
 from mailfleet_router.decisions.bucket import Bucket
-from mailfleet_router.decisions.policy import Policy, Rule
+from mailfleet_router.decisions.policy import Rule
 from mailfleet_router.decisions.routing import Domain
-from mailfleet_router.decisions.sources import Choice, Wheel
+from mailfleet_router.decisions.shaping.fairness import Fair, Queue
+from mailfleet_router.decisions.shaping.site_shape import SiteShape
 
 # States of a unit in memory. They are numbers because there may be a million of them.
 FOLDED, RESOLVING, READY, PARKED, DEFERRED, ATTEMPTING, IN_FLIGHT, ENDING = range(8)
@@ -54,12 +53,21 @@ class SiteQueue:
     """One site: who is ready, how many are in senders' hands, what limits it."""
 
     __slots__ = (
-        "active", "bucket", "in_flight", "name", "ready", "rule", "units", "waking", "wheels", "why"
+        "active", "bucket", "in_flight", "name", "ready", "resting", "rule", "shape", "stalled", "units", "waits", "waking",
+        "why",
     )  # fmt: skip
+
+    ready: Fair[Held]
+    """Units that are due, by tenant and stream."""
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
-        self.ready: deque[Held] = deque()
+        self.resting: dict[Queue[Held], str] = {}
+        """Those that wait until a unit comes back, and why."""
+        self.shape: SiteShape | None = None
+        """What shaping knows of it, once its hosts are known."""
+        self.stalled = False
+        """Nothing may go until a unit comes back."""
         self.in_flight = 0
         self.units = 0
         self.bucket = Bucket(0.0, now)
@@ -68,13 +76,11 @@ class SiteQueue:
         """It is in the scheduler's round."""
         self.waking = False
         """A timer will put it there."""
-        self.wheels: dict[str, Wheel] = {}
+        self.waits = ""
+        """Why the last unit that might have gone did not."""
         self.why = ""
         """Why its mail waits: the last answer."""
 
-    def choose(self, pool: str, policy: Policy) -> Choice | None:
-        """The source and lane of the next attempt for a unit of `pool`."""
-        wheel = self.wheels.get(pool)
-        if wheel is None:
-            wheel = self.wheels[pool] = Wheel(policy.pool(pool), policy.lanes, self.name)
-        return wheel.next()
+    def wants(self, held: Held) -> bool:
+        """Does a unit still wait here?"""
+        return held.state == READY and held.site is self

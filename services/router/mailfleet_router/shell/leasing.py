@@ -215,3 +215,30 @@ def _unsaid(future: asyncio.Future[int]) -> None:
     if not future.cancelled() and isinstance(error := future.exception(), BusUnavailable):
         # What is wanted is said again in a moment, and what was given counts as in use until it ends.
         log.warning("mail.lease could not be written", extra={"error": str(error)})
+
+
+class Shares:
+    """The shares as a partition's decisions ask for them, which know no other clock than their own."""
+
+    def __init__(self, leases: Leases, clock: Clock) -> None:
+        self._leases, self._now = leases, clock.monotonic
+
+    def want(self, counter: str, holder: str, limit: Limit, demand: float, used: float) -> None:
+        """See `Leases.want`."""
+        self._leases.want(counter, holder, limit, demand, self._now(), used)
+
+    def demand(self, counter: str, holder: str, waiting: int) -> float:
+        """See `Leases.demand`."""
+        return self._leases.demand(counter, holder, waiting, self._now())
+
+    def usable(self, counter: str, holder: str) -> float:
+        """See `Leases.usable`."""
+        return self._leases.usable(counter, holder, self._now())
+
+    def wait(self, counter: str, holder: str) -> float:
+        """See `Leases.wait`."""
+        return self._leases.wait(counter, holder, self._now())
+
+    def take(self, counter: str, holder: str) -> None:
+        """See `Leases.take`."""
+        self._leases.take(counter, holder, self._now())

@@ -22,12 +22,13 @@ from mailfleet_router.decisions.partition import Partition
 from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.decisions.shaping.last_minute import LastMinute
+from mailfleet_router.decisions.shaping.learned import Wide
 from mailfleet_router.decisions.shaping.leasing import holder_name
 from mailfleet_router.decisions.sweep import Sweep
 from mailfleet_router.shell import counting
 from mailfleet_router.shell.control import Control
 from mailfleet_router.shell.hearing import Reading
-from mailfleet_router.shell.leasing import Leases
+from mailfleet_router.shell.leasing import Leases, Shares
 from mailfleet_router.shell.reports import Reports
 from mailfleet_router.shell.resolving import Resolving
 
@@ -63,6 +64,7 @@ class Tools:
     instance: str
     max_in_flight_bytes: int
     minute: LastMinute
+    wide: Wide
 
 
 class Owner:
@@ -78,7 +80,7 @@ class Owner:
         self._sweep: Sweep | None = None
         self._failed: asyncio.Future[None] | None = None
         self._progressed = asyncio.Event()
-        self._results_read = -1
+        self._results_read = self._states_read = -1
         self._woken = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -128,21 +130,28 @@ class Owner:
     async def _own(self) -> None:
         bus, began = self.tools.bus, self.tools.clock.monotonic()
         self._failed = asyncio.get_running_loop().create_future()
+        self._states_read = -1
         claim = bus.append(topics.QUEUE, self.number, EPOCH_KEY, self.tools.instance.encode(), topics.tag(topics.CLAIM))
         epoch = await claim
         key = b"epoch|%d" % self.number
         # Before the first dispatch, so that a sender that starts later knows whom not to believe.
         await bus.append(topics.CONTROL, 0, key, epoch.to_bytes(8, "big"), topics.tag(topics.PUT))
+        # Whoever has read this has read all that others had learned.
+        mark = await bus.append(topics.SITE, self.number, EPOCH_KEY, b"", topics.tag(topics.CLAIM, epoch))
         position = await bus.committed(GROUP, topics.RESULT, self.number)
         tools = self.tools
-        partition = Partition(self.number, bus.partitions(topics.QUEUE), tools.policy, tools.routing, tools.holds)
+        partition = Partition(
+            self.number, bus.partitions(topics.QUEUE), tools.policy, tools.routing, tools.holds, tools.wide,
+            Shares(tools.leases, tools.clock),
+        )  # fmt: skip
         partition.claimed(epoch, position)
         self.partition, self._sweep, self._committed = partition, Sweep(partition), position
         if self.number == 0:
             tools.leases.grant_as(epoch)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read(self._queue(partition)))
-            while not partition.folded:
+            group.create_task(self._read(self._states(partition)))
+            while not partition.folded or self._states_read < mark:
                 await self._next()
             partition.restore(tools.clock.now())
             end = await bus.end(topics.RESULT, self.number)
@@ -183,6 +192,12 @@ class Owner:
             partition.results(batch, self.tools.clock.now())
             self._results_read = batch[-1].offset
             self._wake()
+            yield
+
+    async def _states(self, partition: Partition) -> AsyncIterator[None]:
+        async for batch in self.tools.bus.tail(topics.SITE, self.number, 0):
+            partition.learned(batch)
+            self._states_read = batch[-1].offset
             yield
 
     def _let_go(self) -> None:
@@ -249,6 +264,11 @@ class Owner:
             task = asyncio.create_task(self._report(partition, report))
             self._writing.add(task)
             task.add_done_callback(self._writing.discard)
+        for token, put in out.states:
+            future = bus.append(topics.SITE, put.partition, put.key, put.value, put.tag)
+            future.add_done_callback(partial(self._kept, partition, token))
+        for source, value in out.wide:
+            self.tools.control.teach_of(source, value)
         for name in out.asks:
             self.tools.resolving.ask(name)
         for domain, site in out.lessons:
@@ -283,6 +303,10 @@ class Owner:
         if self._written(future):
             partition.durable(batch)
             self._wake()
+
+    def _kept(self, partition: Partition, token: int, future: asyncio.Future[int]) -> None:
+        if self._written(future):
+            partition.kept(token)
 
     async def _report(self, partition: Partition, report: Report) -> None:
         await self.tools.reports.write(report)

@@ -6,28 +6,45 @@ from mailfleet_core.model.site import site_name
 from mailfleet_core.model.wire import Route
 from mailfleet_core.settings import EgressSettings, RouteSettings, StreamSettings
 from mailfleet_router.decisions.policy import Ladder, Policy, Rule
+from mailfleet_router.decisions.shaping import schema
+from mailfleet_router.decisions.shaping.rules import Rules
+from mailfleet_router.decisions.shaping.values import seconds
 from mailfleet_router.settings import RouterSettings
+from mailfleet_router.shell.traffic import NO_TRAFFIC, TrafficPolicy
 
 
-def policy(egress: EgressSettings, settings: RouterSettings) -> Policy:
-    """The policy that these settings ask for."""
+def policy(egress: EgressSettings, settings: RouterSettings, traffic: TrafficPolicy = NO_TRAFFIC) -> Policy:
+    """The policy that these settings ask for; what the own traffic policy says of ladders and pools goes before them."""
+    own = traffic.own
     lanes: dict[str, tuple[int, ...]] = {}
     for lane, (source, _) in egress.lanes().items():
         lanes[source.name] = (*lanes.get(source.name, ()), lane)
     return Policy(
-        ladders={stream.name: _ladder(stream) for stream in egress.streams},
-        pools={pool.name: tuple((member.source, member.weight) for member in pool.sources) for pool in egress.pools},
+        ladders={
+            **{stream.name: _ladder(stream) for stream in egress.streams},
+            **{item.stream: _own_ladder(item) for item in own.ladders},
+        },
+        pools={
+            **{pool.name: tuple((member.source, member.weight) for member in pool.sources) for pool in egress.pools},
+            **{pool.name: tuple((each.source, each.weight) for each in pool.sources) for pool in own.pools},
+        },
         lanes=lanes,
         rules=tuple(_rule(route, len(egress.sources)) for route in egress.routes),
         recipients_per_unit=settings.recipients_per_unit,
         in_flight_report_seconds=settings.in_flight_report_seconds,
         held_report_seconds=settings.held_report_seconds,
         recent_units=settings.recent_units,
+        shaping=Rules(traffic.policy),
     )
 
 
 def _ladder(stream: StreamSettings) -> Ladder:
     return Ladder(stream.retry_seconds, stream.jitter, stream.delay_dsn_seconds)
+
+
+def _own_ladder(item: schema.Ladder) -> Ladder:
+    waits = tuple(seconds(wait) for wait in item.retry)
+    return Ladder(waits, item.jitter, seconds(item.delay_dsn), item.greylist)
 
 
 def _rule(route: RouteSettings, sources: int) -> Rule:

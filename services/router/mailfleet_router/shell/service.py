@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from pathlib import Path
 
 from mailfleet_core import metrics
 from mailfleet_core import settings as core_settings
@@ -12,12 +13,15 @@ from mailfleet_core.bus import topics
 from mailfleet_core.bus.port import BusUnavailable, Membership
 from mailfleet_core.dns.port import Resolver
 from mailfleet_core.service import Context
+from mailfleet_core.settings import SettingsError
 from mailfleet_router.decisions.holds import Holds
 from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.decisions.shaping.last_minute import LastMinute
+from mailfleet_router.decisions.shaping.learned import Wide
 from mailfleet_router.decisions.shaping.leasing import holder_name
+from mailfleet_router.decisions.shaping.values import PolicyError
 from mailfleet_router.settings import RouterSettings
-from mailfleet_router.shell import counting
+from mailfleet_router.shell import counting, traffic
 from mailfleet_router.shell.audit import Auditor
 from mailfleet_router.shell.control import Control
 from mailfleet_router.shell.hearing import Reading
@@ -42,11 +46,13 @@ class Router:
         settings = context.settings.section("router", RouterSettings)
         bus_settings = context.settings.section("bus", core_settings.BusSettings)
         egress = core_settings.egress(context.settings)
-        policy = make_policy(egress, settings)
+        self._own_policy = traffic.own_file(context.settings)
+        policy = make_policy(egress, settings, _load(self._own_policy))
         bus, clock = context.bus, context.clock
         holds, routing = Holds(), Routing(policy)
         minute = LastMinute(clock.now())
-        control = Control(bus, holds, self._holds_changed)
+        wide = Wide()
+        control = Control(bus, holds, self._holds_changed, wide, clock)
         expire = {stream.name: stream.expire_seconds for stream in egress.streams}["transactional"]
         reports = Reports(bus, clock, control, settings.hostname or socket.getfqdn(), expire)
         resolving = Resolving(resolver, routing, clock, settings.dns_questions, self._resolved)
@@ -54,7 +60,7 @@ class Router:
         leases = Leases(bus, clock, context.instance, self._shares_grew)
         self._tools = Tools(
             bus, clock, policy, routing, holds, control, reports, leases, resolving, context.instance,
-            bus_settings.max_in_flight_bytes, minute,
+            bus_settings.max_in_flight_bytes, minute, wide,
         )  # fmt: skip
         self._settings = settings
         self._site_metrics = SiteMetrics(minute)
@@ -154,3 +160,10 @@ class Router:
         metrics.OWNED_PARTITIONS.set(len(partitions))
         metrics.QUEUED_UNITS.set(sum(len(partition.ledger.units) for partition in partitions))
         metrics.IN_FLIGHT_UNITS.set(sum(partition.scheduler.in_flight for partition in partitions))
+
+
+def _load(path: Path | None) -> traffic.TrafficPolicy:
+    try:
+        return traffic.load_both(path)
+    except PolicyError as error:
+        raise SettingsError(str(error)) from error

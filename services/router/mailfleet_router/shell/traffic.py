@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 from mailfleet_core.settings import SettingsFile
 from mailfleet_router.decisions.shaping.policy_file import Policy, over, read
+from mailfleet_router.decisions.shaping.schema import Traffic
 from mailfleet_router.decisions.shaping.values import PolicyError
 from mailfleet_router.settings import RouterSettings
 
@@ -35,10 +37,26 @@ def own_file(settings: SettingsFile) -> Path | None:
     return beside if beside.exists() else None
 
 
+class TrafficPolicy(NamedTuple):
+    """The policy in force, and what of it is one's own."""
+
+    policy: Policy
+    own: Traffic
+
+
+NO_TRAFFIC = TrafficPolicy(Policy(Traffic(version=1), {}), Traffic(version=1))
+"""Nothing is said."""
+
+
 def load(path: Path | None) -> Policy:
     """The policy in `path` over the shipped one; None: the shipped one. Raises PolicyError."""
+    return load_both(path).policy
+
+
+def load_both(path: Path | None) -> TrafficPolicy:
+    """The same, and what of it stands in `path`. Raises PolicyError."""
     if path is None:
-        return shipped()
+        return TrafficPolicy(shipped(), Traffic(version=1))
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -46,4 +64,4 @@ def load(path: Path | None) -> Policy:
     except UnicodeDecodeError as error:
         raise PolicyError(f"{path}: not UTF-8: {error}") from error
     own = read(text, str(path))
-    return own if own.traffic.base == "none" else over(own, shipped())
+    return TrafficPolicy(own if own.traffic.base == "none" else over(own, shipped()), own.traffic)

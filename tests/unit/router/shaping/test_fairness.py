@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailfleet_router.decisions.shaping.fairness import Fair, jain
+from mailfleet_router.decisions.shaping.fairness import Fair, Queue, jain
 
 Item = tuple[str, int, int]
 weights = st.lists(st.floats(1, 9), min_size=1, max_size=6).map(
@@ -94,8 +94,9 @@ operations = st.lists(
         st.tuples(st.just("add"), st.sampled_from("aab"), st.integers(0, 1)),
         st.tuples(st.just("add"), st.just("a"), st.just(0)),
         st.tuples(st.just("next"), st.just(""), st.just(0)),
-        st.tuples(st.just("next, put back"), st.just(""), st.just(0)),
-        st.tuples(st.just("remove"), st.sampled_from("abc"), st.just(0)),
+        st.tuples(st.just("look"), st.just(""), st.just(0)),
+        st.tuples(st.just("rest"), st.just(""), st.just(0)),
+        st.tuples(st.just("wake"), st.just(""), st.just(0)),
         st.tuples(st.just("kill"), st.sampled_from("abc"), st.integers(0, 2)),
     ),
     max_size=120,
@@ -107,56 +108,75 @@ operations = st.lists(
 def test_nothing_is_lost_repeated_or_overtaken_by_its_own_tenant(script: list[tuple[str, str, int]]) -> None:
     dead: set[Item] = set()
     fair: Fair[Item] = Fair(weight=lambda tenant: 1.0 + "abc".index(tenant), live=lambda item: item not in dead)
-    waiting: dict[tuple[str, int], deque[Item]] = {(t, p): deque() for t in "abc" for p in range(3)}
+    waiting: dict[tuple[str, int, int], deque[Item]] = {
+        (t, p, key): deque() for t in "abc" for p in range(2) for key in range(2)
+    }
 
-    def expect(item: Item | None) -> None:
+    def expect(item: Item | None, resting: list[Queue[Item]]) -> None:
         if item is None:
-            assert all(unit in dead for queue in waiting.values() for unit in queue)
-            for queue in waiting.values():
-                queue.clear()
+            rest = {(queue.flow.tenant, queue.items[0][1], queue.key) for queue in resting if queue.items}
+            assert all(unit in dead for key, queue in waiting.items() if key not in rest for unit in queue)
             return
-        queue = waiting[item[:2]]
+        queue = waiting[item[0], item[1], item[2] % 2]
         while queue[0] in dead:
             queue.popleft()
         assert queue.popleft() == item
 
+    resting: list[Queue[Item]] = []
     for number, (what, tenant, priority) in enumerate(script):
         if what == "add":
             item = (tenant, priority, number)
-            fair.add(item, tenant, priority)
-            waiting[tenant, priority].append(item)
+            fair.add(item, tenant, priority, number % 2)
+            waiting[tenant, priority, number % 2].append(item)
         elif what == "next":
-            expect(fair.next())
-        elif what == "next, put back":
-            expect(last := fair.next())
-            if last is not None:
-                fair.put_back(last, last[0], last[1])
-                waiting[last[:2]].appendleft(last)
-        elif what == "remove":
-            removed = fair.remove(tenant)
-            # Of the dead ones some may have been met already.
-            assert [unit for unit in removed if unit not in dead] == [
-                unit for p in range(3) for unit in waiting[tenant, p] if unit not in dead
-            ]
-            for p in range(3):
-                waiting[tenant, p].clear()
-        elif what == "kill" and waiting[tenant, priority]:
-            dead.add(waiting[tenant, priority][-1])
+            expect(fair.next(), resting)
+        elif what == "look":
+            before = len(fair)
+            fair.peek()
+            queue = fair.peek()
+            assert queue is None or queue.items[0] not in dead
+            assert len(fair) <= before
+        elif what == "rest" and (queue := fair.peek()) is not None:
+            fair.rest(queue)
+            resting.append(queue)
+        elif what == "wake" and resting:
+            fair.wake(resting.pop(0))
+        elif what == "kill" and (queue_ := waiting[tenant, min(priority, 1), number % 2]):
+            dead.add(queue_[-1])
+    while resting:
+        fair.wake(resting.pop())
     while (item := fair.next()) is not None:
-        expect(item)
-    expect(None)
+        expect(item, resting)
+    expect(None, resting)
     assert len(fair) == 0
 
 
-def test_a_tenant_that_cannot_go_saves_no_turns() -> None:
+def test_a_tenant_that_cannot_go_saves_no_turns_and_holds_nobody_up() -> None:
     fair = backlogged({"stuck": 1.0, "fine": 1.0}, 200)
-    for _ in range(100):
-        item = fair.next()
-        assert item is not None
-        if item[0] == "stuck":
-            fair.put_back(item, "stuck")
+    queue = fair.peek()
+    assert queue is not None
+    assert queue.flow.tenant == "stuck"
+    fair.rest(queue)
+    assert {tenant for tenant, _, _ in taken(fair, 100)} == {"fine"}
+    fair.wake(queue)
     got = Counter(tenant for tenant, _, _ in taken(fair, 20))
     assert got == {"stuck": 10, "fine": 10}
+
+
+def test_what_rests_of_a_tenant_does_not_stop_the_rest_of_it() -> None:
+    fair: Fair[int] = Fair()
+    for number in range(10):
+        fair.add(number, "t", 0, "paused" if number % 2 else "free")
+    assert fair.next() == 0
+    queue = fair.peek()
+    assert queue is not None
+    assert queue.key == "paused"
+    fair.rest(queue)
+    left = []
+    while (item := fair.next()) is not None:
+        left.append(item)
+    assert left == [2, 4, 6, 8]
+    assert len(fair) == 5
 
 
 def test_a_queued_unit_costs_a_pointer() -> None:

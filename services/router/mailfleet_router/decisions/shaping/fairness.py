@@ -9,7 +9,7 @@ has a floor: a share of the turns that nobody can take from it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -18,15 +18,33 @@ FLOOR = 0.1
 """The share of turns of each lower priority that has something to send; all floors together stay below 1. Our design."""
 
 
+class Queue(Generic[T]):
+    """Units of one tenant and priority that go, or wait, together: the policy makes no difference between them."""
+
+    __slots__ = ("flow", "items", "key", "resting")
+
+    def __init__(self, key: Hashable, flow: Flow[T]) -> None:
+        self.key = key
+        self.flow = flow
+        self.items: deque[T] = deque()
+        self.resting = False
+        """It may not go, and has no turns until somebody wakes it."""
+
+
 class Flow(Generic[T]):
     """One tenant's units in one priority."""
 
-    __slots__ = ("deficit", "items", "tenant", "weight")
+    __slots__ = ("class_", "deficit", "queues", "ready", "tenant", "waiting", "weight")
 
-    def __init__(self, tenant: str, weight: float) -> None:
+    def __init__(self, tenant: str, weight: float, class_: Class[T]) -> None:
         self.tenant = tenant
         self.weight = weight
-        self.items: deque[T] = deque()
+        self.class_ = class_
+        self.queues: dict[Hashable, Queue[T]] = {}
+        self.ready: deque[Queue[T]] = deque()
+        """Those that may go, in turn."""
+        self.waiting = False
+        """It is among the turns of its class."""
         self.deficit = 0.0
         """What it may still send in this turn; less than one between turns."""
 
@@ -52,6 +70,8 @@ class Fair(Generic[T]):
     once.
     """
 
+    __slots__ = ("_classes", "_floor", "_live", "_order", "_size", "_weight")
+
     def __init__(
         self,
         weight: Callable[[str], float] = lambda _: 1.0,
@@ -62,62 +82,109 @@ class Fair(Generic[T]):
         self._live = live
         self._floor = floor
         self._classes: dict[int, Class[T]] = {}
-        self._order: list[tuple[int, Class[T]]] = []
+        self._order: list[Class[T]] = []
         self._size = 0
 
     def __len__(self) -> int:
-        """Units that wait, with those that nobody wants any more."""
+        """Units that wait, with those that nobody wants any more and those that rest."""
         return self._size
 
-    def add(self, item: T, tenant: str, priority: int = 0) -> None:
-        """One more unit. Priority 0 goes before 1, and so on."""
-        self._flow(tenant, priority).items.append(item)
-        self._size += 1
+    def __iter__(self) -> Iterator[T]:
+        """All that waits: each priority, its tenants in turn, each in its own order."""
+        for class_ in self._order:
+            for flow in class_.flows.values():
+                for queue in flow.queues.values():
+                    yield from queue.items
 
-    def put_back(self, item: T, tenant: str, priority: int = 0) -> None:
-        """A unit that `next` gave out and that could not go: it is its tenant's first again.
-
-        Its turn is spent all the same, or a tenant that is held up would save turns and then hold up the others.
-        """
-        self._flow(tenant, priority).items.appendleft(item)
-        self._size += 1
-
-    def next(self) -> T | None:
-        """The next unit, which is no longer kept here; None: nothing waits."""
-        while (chosen := self._choose()) is not None:
-            item, live = self._pop(chosen)
-            if live:
-                self._earn(chosen)
-                return item
-        return None
-
-    def remove(self, tenant: str) -> list[T]:
-        """Everything of a tenant, in order of priority."""
-        removed: list[T] = []
-        for _, class_ in self._order:
-            flow = class_.flows.pop(tenant, None)
-            if flow is not None:
-                removed += flow.items
-                flow.items.clear()  # its turn finds it empty
-        self._size -= len(removed)
-        return removed
-
-    def _flow(self, tenant: str, priority: int) -> Flow[T]:
+    def add(self, item: T, tenant: str, priority: int = 0, key: Hashable = "") -> None:
+        """One more unit. Priority 0 goes before 1, and so on; units of one `key` rest together."""
         class_ = self._classes.get(priority)
         if class_ is None:
             class_ = self._classes[priority] = Class(self._floor(priority))
-            self._order = sorted(self._classes.items())
+            self._order = [self._classes[number] for number in sorted(self._classes)]
         flow = class_.flows.get(tenant)
         if flow is None:
-            flow = class_.flows[tenant] = Flow(tenant, max(1.0, self._weight(tenant)))
-            class_.turns.append(flow)
-        return flow
+            flow = class_.flows[tenant] = Flow(tenant, max(1.0, self._weight(tenant)), class_)
+        queue = flow.queues.get(key)
+        if queue is None:
+            queue = flow.queues[key] = Queue(key, flow)
+        if not queue.items and not queue.resting:
+            self._enter(queue)
+        queue.items.append(item)
+        self._size += 1
+
+    def peek(self) -> Queue[T] | None:
+        """The queue whose first unit is next; None: nothing waits that may go. To be followed by `take` or `rest`."""
+        while (class_ := self._choose()) is not None:
+            queue = class_.turns[0].ready[0]
+            while queue.items:
+                if self._live(queue.items[0]):
+                    return queue
+                queue.items.popleft()
+                self._size -= 1
+            self._leave(queue)
+        return None
+
+    def take(self, queue: Queue[T]) -> T:
+        """The first unit of the queue that `peek` gave: it goes, and its tenant has paid for it."""
+        flow = queue.flow
+        item = queue.items.popleft()
+        self._size -= 1
+        if flow.deficit < 1.0:
+            flow.deficit += flow.weight
+        flow.deficit -= 1.0
+        self._earn(flow.class_)
+        if not queue.items:
+            self._leave(queue)
+        elif len(flow.ready) > 1:
+            flow.ready.rotate(-1)
+        if flow.waiting and flow.deficit < 1.0:
+            flow.class_.turns.rotate(-1)
+        return item
+
+    def rest(self, queue: Queue[T]) -> None:
+        """The queue that `peek` gave may not go now: it has no turns, and saves none, until `wake`."""
+        queue.resting = True
+        self._leave(queue)
+
+    def wake(self, queue: Queue[T]) -> None:
+        """A queue that rested may go again."""
+        if queue.resting:
+            queue.resting = False
+            if queue.items:
+                self._enter(queue)
+            else:
+                self._leave(queue)
+
+    def next(self) -> T | None:
+        """The next unit, which is no longer kept here; None: nothing waits that may go."""
+        queue = self.peek()
+        return self.take(queue) if queue is not None else None
+
+    def _enter(self, queue: Queue[T]) -> None:
+        flow = queue.flow
+        flow.ready.append(queue)
+        if not flow.waiting:
+            flow.waiting = True
+            flow.class_.turns.append(flow)
+
+    def _leave(self, queue: Queue[T]) -> None:
+        """A queue that is empty, or rests, has no turns; what has nothing at all is forgotten."""
+        flow = queue.flow
+        if flow.ready and flow.ready[0] is queue:
+            flow.ready.popleft()
+        if not queue.items and not queue.resting:
+            flow.queues.pop(queue.key, None)
+        if not flow.ready and flow.waiting:
+            flow.waiting = False
+            flow.class_.turns.popleft()  # it was its turn
+        if not flow.queues and flow.class_.flows.get(flow.tenant) is flow:
+            del flow.class_.flows[flow.tenant]
 
     def _choose(self) -> Class[T] | None:
         """The highest priority that has something, or a lower one that has earned a turn."""
         top = None
-        for _, class_ in self._order:
-            self._skip_empty(class_)
+        for class_ in self._order:
             if not class_.turns:
                 continue
             if top is None:
@@ -128,33 +195,13 @@ class Fair(Generic[T]):
 
     def _earn(self, served: Class[T]) -> None:
         """A turn was taken: every lower priority that waits has earned its floor; who took it has paid."""
-        above = False
-        for _, class_ in self._order:
-            if above and class_.turns:
-                class_.credit += class_.floor
-            above = above or bool(class_.turns) or class_ is served
+        if len(self._order) > 1:
+            above = False
+            for class_ in self._order:
+                if above and class_.turns:
+                    class_.credit += class_.floor
+                above = above or bool(class_.turns) or class_ is served
         served.credit = max(0.0, served.credit - 1.0)
-
-    @staticmethod
-    def _skip_empty(class_: Class[T]) -> None:
-        while class_.turns and not class_.turns[0].items:
-            class_.turns.popleft()
-
-    def _pop(self, class_: Class[T]) -> tuple[T, bool]:
-        flow = class_.turns[0]
-        item = flow.items.popleft()
-        self._size -= 1
-        live = self._live(item)
-        if live:
-            if flow.deficit < 1.0:
-                flow.deficit += flow.weight
-            flow.deficit -= 1.0
-        if not flow.items:
-            class_.turns.popleft()
-            del class_.flows[flow.tenant]
-        elif flow.deficit < 1.0 and live:
-            class_.turns.rotate(-1)
-        return item, live
 
 
 def jain(shares: Iterable[float]) -> float:

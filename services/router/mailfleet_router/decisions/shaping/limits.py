@@ -58,12 +58,14 @@ class Limits:
     def __init__(self, traffic: Traffic) -> None:
         self._limits = tuple(_Compiled(index, limit) for index, limit in enumerate(traffic.limits))
         used = {field for limit in self._limits for field in limit.fields}
-        self._used = tuple(sorted(used))
+        self.fields = frozenset(used)
+        """Indices in FIELDS of those that can matter."""
+        self.used = tuple(sorted(used))
         self._known: dict[tuple[str, ...], tuple[Effective, ...]] = {}
 
     def effective(self, facts: Facts) -> tuple[Effective, ...]:
         """The limits that apply to `facts`, in the order of the policy; a counter for each."""
-        key = tuple([facts[index] for index in self._used])
+        key = tuple([facts[index] for index in self.used])
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= MOST_CACHED:

@@ -181,14 +181,20 @@ def outcome(verdict: str, blame: str, block: bool, feedback: bool) -> int | None
 
 def observe(counts: Counts, kind: int, now: float) -> Counts:
     """One more answer or complaint. The same one seen twice counts twice."""
+    return observe_all(counts, tuple(int(k == kind) for k in range(6)), now)
+
+
+def observe_all(counts: Counts, seen: tuple[int, ...], now: float) -> Counts:
+    """So many more answers and complaints, by kind."""
     today = int(now // DAY)
     days = {day.day: day for day in counts.days if abs(day.day - today) < DAYS_KEPT}
-    one = _one(today, kind, math.exp2((now - today * DAY) / HALF_LIFE))
-    days[today] = _sum(days[today], one) if today in days else one
-    bad = kind in (BLOCKED, COMPLAINED)
+    weight = math.exp2((now - today * DAY) / HALF_LIFE)
+    more = Day(today, tuple([weight * number for number in seen]), seen)
+    days[today] = _sum(days[today], more) if today in days else more
+    bad = seen[BLOCKED] + seen[COMPLAINED]
     kept = tuple(days[number] for number in sorted(days))
     # What is bad pushes nothing out: a complaint or a block reply must not make the rest look better.
-    return Counts(kept if bad else _capped(kept, now), counts.troubles + bad)
+    return Counts(kept if sum(seen) == bad else _capped(kept, now), counts.troubles + bad)
 
 
 def merge(first: Counts, second: Counts) -> Counts:
@@ -326,10 +332,6 @@ def _capped(days: tuple[Day, ...], now: float) -> tuple[Day, ...]:
         return days
     k = ATTEMPTS / answered
     return tuple(Day(day.day, tuple(weight * k for weight in day.weights), day.seen) for day in days)
-
-
-def _one(today: int, kind: int, weight: float) -> Day:
-    return Day(today, tuple(weight * (k == kind) for k in range(6)), tuple(int(k == kind) for k in range(6)))
 
 
 def _sum(first: Day, second: Day) -> Day:

@@ -96,6 +96,11 @@ class Selector:
             or self._wait(options, now)
         )
 
+    def kept(self, tenant: str, now: float) -> str:
+        """The source that a tenant has for now; empty: none."""
+        source, until = self._kept.get(tenant, ("", 0.0))
+        return source if now < until <= now + STICKY_SECONDS else ""
+
     # --- the steps, in their order -------------------------------------------------------------------------------
     @staticmethod
     def _asked(
@@ -122,10 +127,11 @@ class Selector:
         return None
 
     def _sticky(self, request: Request, options: dict[str, Option], now: float) -> Choice | Wait | None:
-        source, until = self._kept.get(request.tenant, ("", 0.0))
+        source = self.kept(request.tenant, now)
         option = options.get(source)
-        if option is None or not now < until <= now + STICKY_SECONDS:
+        if option is None:
             return None
+        until = self._kept[request.tenant][1]
         if _usable(option, now):
             return Choice(source, "this tenant's source for a quarter of an hour")
         if option.quarantined and request.bulk:

@@ -1,0 +1,149 @@
+"""How sources and tenants stand: answers counted while they come, judged now and then, and the last replies of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mailfleet_core.model.wire import DELIVERED, RecipientOutcome
+from mailfleet_router.decisions.shaping import reputation
+from mailfleet_router.decisions.shaping.backoff import Change
+from mailfleet_router.decisions.shaping.reputation import Counts, Standing, Tuning
+from mailfleet_router.decisions.shaping.responses import Reading
+from mailfleet_router.decisions.shaping.values import Facts
+
+WRITE_SECONDS = 60.0
+"""Between two records of a key: what a takeover may forget."""
+JUDGE_SECONDS = 60.0
+MOST = 20_000
+"""Keys kept; further ones are not counted until others are forgotten."""
+TEXT = 300
+
+Key = tuple[str, str, str]
+"""As `reputation.keys` gives them."""
+
+
+class Reply(NamedTuple):
+    """The newest reply of a class, and how many there were."""
+
+    times: int
+    at: float
+    source: str
+    rule: str
+    text: str
+
+
+class Stand:
+    """One key."""
+
+    __slots__ = ("counts", "decision", "judged_at", "pending", "standing", "written_at")
+
+    def __init__(self) -> None:
+        self.counts, self.standing = Counts(), Standing()
+        self.decision: reputation.Decision | None = None
+        self.pending = [0] * 6
+        self.judged_at, self.written_at = -JUDGE_SECONDS, -WRITE_SECONDS
+
+
+class Standings:
+    """All keys of one partition."""
+
+    def __init__(self) -> None:
+        self.stands: dict[Key, Stand] = {}
+        self.replies: dict[str, dict[str, Reply]] = {}
+        """Site → class → reply."""
+        self._touched: dict[Key, None] = {}
+        self._written: list[tuple[str, bytes | None]] = []
+
+    def state(self, kind: str, first: str, second: str) -> int:
+        """GOOD where nothing is known."""
+        found = self.stands.get((kind, first, second))
+        return found.standing.state if found else reputation.GOOD
+
+    def score(self, kind: str, first: str, second: str) -> float:
+        """From 0 to 100, as it was judged last."""
+        found = self.stands.get((kind, first, second))
+        return found.decision.reading.score if found and found.decision else 100.0
+
+    def count(self, facts: Facts, verdict: str, blame: str, block: bool) -> None:
+        """An answer for one recipient. A site without a name is counted from its first bad answer on: there are too many."""
+        kind = reputation.outcome(verdict, blame, block, feedback=False)
+        if kind is None:
+            return
+        for key in reputation.keys(facts.tenant, facts.stream, facts.source, facts.site):
+            stand = self.stands.get(key)
+            if stand is None:
+                small = not facts.provider and key[0] != "tenant|stream"
+                if (small and verdict == DELIVERED) or len(self.stands) >= MOST:
+                    continue
+                stand = self.stands[key] = Stand()
+            stand.pending[kind] += 1
+            self._touched[key] = None
+
+    def replied(self, facts: Facts, reading: Reading, outcome: RecipientOutcome, now: float) -> None:
+        """Remember a reply, to be shown."""
+        at = self.replies.get(facts.site)
+        if at is None:
+            if len(self.replies) >= MOST:
+                del self.replies[next(iter(self.replies))]
+            at = self.replies[facts.site] = {}
+        before = at.get(reading.reply_class)
+        text = f"{outcome.code or outcome.phase} {outcome.enhanced} {outcome.text}"[:TEXT]
+        at[reading.reply_class] = Reply(before.times + 1 if before else 1, now, facts.source, reading.rule, text)
+
+    def tick(self, now: float, tuning: Tuning) -> list[tuple[Change, Facts]]:
+        """Judge what has changed, and what is not good; the changes of sources at sites."""
+        touched, self._touched = self._touched, {}
+        for key, stand in self.stands.items():
+            # Of a longer silence only so much counts as clean.
+            if stand.standing.state and now - stand.judged_at >= reputation.STEP_SECONDS / 3:
+                touched[key] = None
+        changes = []
+        for key in touched:
+            stand = self.stands[key]
+            if any(stand.pending):
+                stand.counts = reputation.observe_all(stand.counts, tuple(stand.pending), now)
+                stand.pending = [0] * 6
+            if not 0 <= now - stand.judged_at < JUDGE_SECONDS:
+                changes += self._judge(key, stand, now, tuning)
+            else:
+                self._touched[key] = None
+        return changes
+
+    def _judge(self, key: Key, stand: Stand, now: float, tuning: Tuning) -> list[tuple[Change, Facts]]:
+        stand.standing, stand.decision = reputation.judge(stand.standing, stand.counts, now, tuning=tuning)
+        stand.judged_at = now
+        decision = stand.decision
+        changed = decision.before != decision.after
+        if changed or not 0 <= now - stand.written_at < WRITE_SECONDS:
+            stand.written_at = now
+            name = "\n".join(key)
+            self._written.append((f"counts|{name}", reputation.encode(stand.counts)))
+            self._written.append((f"standing|{name}", reputation.encode(stand.standing)))
+        if not changed or key[0] != "source|site":
+            return []
+        what = f"reputation {reputation.STATES[decision.after]}"
+        return [(Change(what, f"reputation: {decision.reason}", 0.0, ""), Facts(source=key[1], site=key[2]))]
+
+    def changed(self) -> Iterator[tuple[str, bytes | None]]:
+        """Keys of `mail.site` and their new values since the last call."""
+        written, self._written = self._written, []
+        return iter(written)
+
+    def value(self, kind: str, name: str) -> bytes | None:
+        """`counts` or `standing` of a key as `changed` names it."""
+        first, second, third = (*name.split("\n"), "", "", "")[:3]
+        stand = self.stands.get((first, second, third))
+        return reputation.encode(stand.counts if kind == "counts" else stand.standing) if stand else None
+
+    def read(self, key: str, value: bytes) -> None:
+        """A record of `mail.site`. Raises msgspec.DecodeError, ValidationError."""
+        kind, _, name = key.partition("|")
+        parts = name.split("\n")
+        if kind not in ("counts", "standing") or len(parts) != 3:
+            return
+        stand = self.stands.setdefault((parts[0], parts[1], parts[2]), Stand())
+        if kind == "counts":
+            stand.counts = reputation.decode_counts(value)
+        else:
+            stand.standing = reputation.decode_standing(value)
