@@ -14,7 +14,7 @@ RUN_ARGS ?=
 PYTEST_ARGS ?=
 SOURCES := core services cli tests $(wildcard bench)
 
-.PHONY: help setup run test check test-unit test-contract test-simulation test-integration ledger limits bench servers docs format clean
+.PHONY: help setup run test check test-unit test-contract test-simulation test-integration ledger limits bench simulate-day servers docs format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ ledger: setup servers ## nothing lost: steady mail while processes are killed (l
 
 limits: setup servers ## no limit exceeded: receivers that count and block, routers that are killed (7 minutes)
 	@PYTHONPATH=tests $(BIN)/python -m exam.limits $(LIMITS_ARGS)
+
+simulate-day: setup ## a day of 5 million mails in virtual time, with automation and without (long)
+	@PYTHONPATH=tests $(BIN)/python -m simulation.day $(DAY_ARGS)
 
 bench: setup servers ## speed, in ratios to Postfix, Exim and Haraka on this machine
 	@$(BIN)/python bench/bench_delivery.py $(BENCH_ARGS)
