@@ -10,11 +10,12 @@ Pure: lines in, verdict out. What is exact where:
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from exam.judge import Kill
 from exam.receivers import BY_NAME, Block, Receiver
 from exam.windows import is_above, most_above, most_at_once
 
@@ -23,10 +24,10 @@ PAUSED_WITHIN_SECONDS = 10.0
 """From the reply that reaches a rule's threshold."""
 PAUSE_SECONDS = 300.0
 """The shortest pause there is (`backoff.MIN_PAUSE_SECONDS`)."""
-PROBED_WITHIN_SECONDS = 75.0
-"""After the end of a pause: the rate of a probe, one message a minute, and the return of a router that was just killed."""
 PROBE_SECONDS = 60.0
 """Between a probe and the next message: the floor from which the rate grows again."""
+PROBED_WITHIN_SECONDS = PROBE_SECONDS + 20.0
+"""After the end of a pause, or of a router's life: a new owner starts with an empty bucket, and takes over first."""
 
 
 @dataclass
@@ -49,14 +50,17 @@ class LimitsVerdict:
     messages: int = 0
 
 
-def judge_limits(lines: Iterable[Line], script: Sequence[Block] = (), until: float | None = None) -> LimitsVerdict:
+def judge_limits(
+    lines: Iterable[Line], script: Sequence[Block] = (), kills: Sequence[Kill] = (), until: float = 0.0
+) -> LimitsVerdict:
     """The verdict; `until`: when the run ended, for a pause whose end lies beyond it."""
     book = sorted(lines, key=lambda line: line["at"])
     verdict = LimitsVerdict()
     paths = _paths(book)
-    for line in book:
-        if line["kind"] == "violation":
-            verdict.faults.append(f"the sink refused {line['source']} at {line['site']}: {line['what']}")
+    refused = Counter(
+        f"{line['source']} at {line['site']}: {line['what']}" for line in book if line["kind"] == "violation"
+    )
+    verdict.faults += [f"the sink refused {what}, {count} times" for what, count in sorted(refused.items())]
     for (source, site), path in sorted(paths.items()):
         verdict.messages += len(path.messages)
         _judge_path(verdict, f"{source} at {site}", path, BY_NAME[site])
@@ -64,8 +68,13 @@ def judge_limits(lines: Iterable[Line], script: Sequence[Block] = (), until: flo
         together = [at for (_, where), path in paths.items() if where == site for at in path.messages]
         _judge_site(verdict, together, BY_NAME[site])
     for block in script:
-        _judge_block(verdict, book, block, until if until is not None else book[-1]["at"] if book else 0.0)
+        _judge_block(verdict, book, block, kills, until)
     return verdict
+
+
+def is_back(lines: Iterable[Line], block: Block) -> bool:
+    """Was the blocked source probed after its pause, and has it gone on?"""
+    return len(_after_the_pause(sorted(lines, key=lambda line: line["at"]), block)) >= 2
 
 
 def _paths(book: Sequence[Line]) -> dict[tuple[str, str], Path]:
@@ -115,18 +124,36 @@ def _judge_site(verdict: LimitsVerdict, instants: Sequence[float], receiver: Rec
     )
 
 
-def _judge_block(verdict: LimitsVerdict, book: Sequence[Line], block: Block, until: float) -> None:
+def _hits(book: Sequence[Line], block: Block) -> list[float]:
+    return [line["at"] for line in _messages(book, block) if line["block"]]
+
+
+def _messages(book: Sequence[Line], block: Block) -> list[Line]:
+    who = (block.source, block.site)
+    return [line for line in book if line["kind"] == "mail" and (line["source"], line["site"]) == who]
+
+
+def _after_the_pause(book: Sequence[Line], block: Block) -> list[float]:
+    hits = _hits(book, block)
+    if len(hits) < block.threshold:
+        return []
+    over = hits[block.threshold - 1] + PAUSE_SECONDS
+    return [line["at"] for line in _messages(book, block) if line["at"] >= over]
+
+
+def _judge_block(
+    verdict: LimitsVerdict, book: Sequence[Line], block: Block, kills: Sequence[Kill], until: float
+) -> None:
     """Paused within ten seconds of the threshold, nothing but a probe after the pause, then more."""
     who = f"{block.source} at {block.site}"
     mails = [line for line in book if line["kind"] == "mail" and line["site"] == block.site]
-    mine = [line for line in mails if line["source"] == block.source]
-    hits = [line["at"] for line in mine if line["block"]]
+    hits = _hits(book, block)
     if len(hits) < block.threshold:
         verdict.faults.append(f"the block of {who} was met {len(hits)} times: it has shown nothing")
         return
     reached = hits[block.threshold - 1]
     paused = reached + PAUSED_WITHIN_SECONDS
-    later = [line["at"] for line in mine if line["at"] > paused]
+    later = [line["at"] for line in _messages(book, block) if line["at"] > paused]
     verdict.facts.append(
         f"block of {who}: {len(hits)} refused, the last {hits[-1] - reached:.1f} s after the threshold;"
         f" next messages {', '.join(f'{at - reached:+.1f}' for at in later[:4])} s after it"
@@ -146,17 +173,21 @@ def _judge_block(verdict: LimitsVerdict, book: Sequence[Line], block: Block, unt
     elsewhere = (line for line in book if line["kind"] == "mail" and line["site"] != block.site)
     if not any(paused < line["at"] < during and line["source"] == block.source for line in elsewhere):
         verdict.faults.append(f"the block of {who} stopped it at other sites")
-    if until > reached + PAUSE_SECONDS + PROBED_WITHIN_SECONDS:
-        _judge_probe(verdict, who, [at for at in later if at >= reached + PAUSE_SECONDS], reached, until)
+    _judge_probe(
+        verdict, who, _after_the_pause(book, block), [reached + PAUSE_SECONDS, *(kill.at for kill in kills)], until
+    )
 
 
-def _judge_probe(verdict: LimitsVerdict, who: str, later: Sequence[float], reached: float, until: float) -> None:
-    """One message after the pause, the next ones a minute apart."""
-    due = reached + PAUSE_SECONDS + PAUSED_WITHIN_SECONDS + PROBED_WITHIN_SECONDS
-    if not later or later[0] > due:
+def _judge_probe(
+    verdict: LimitsVerdict, who: str, later: Sequence[float], disturbed: Sequence[float], until: float
+) -> None:
+    """One message soon after the pause, the next ones a minute apart. `disturbed`: the pause's end and all kills."""
+    over = disturbed[0]
+    probed = later[0] if later else until
+    if probed > PROBED_WITHIN_SECONDS + max(at for at in disturbed if at <= max(probed, over)):
         verdict.faults.append(f"{who} was not probed")
         return
     if is_above(later, 1 / PROBE_SECONDS, 1):
-        verdict.faults.append(f"{who} came back too fast: {', '.join(f'{at - reached:.1f}' for at in later[:4])}")
-    if until > later[0] + PROBE_SECONDS + PROBED_WITHIN_SECONDS and len(later) < 2:
+        verdict.faults.append(f"{who} came back too fast: {', '.join(f'{at - over:.1f}' for at in later[:4])}")
+    if later and len(later) < 2 and until > max(probed, *disturbed) + PROBED_WITHIN_SECONDS:
         verdict.faults.append(f"{who} did not go on after its probe")

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 def test_one_router_keeps_every_limit(tmp_path: Path) -> None:
     needs.need("knotd")
     counts = {"ingest": 1, "router": 1, "sender": 1}
-    outcome = limits.run(Plan("embedded", 45.0, "settings", counts=counts, interval=0.0), tmp_path)
+    outcome = limits.run(Plan("embedded", 45.0, limits="settings", counts=counts, interval=0.0), tmp_path)
     assert outcome.faults() == []
     assert outcome.mail.duplicates == []
 
@@ -25,6 +25,6 @@ def test_one_router_keeps_every_limit(tmp_path: Path) -> None:
 @pytest.mark.timeout(400)
 def test_limits_hold_while_routers_are_killed(tmp_path: Path) -> None:
     needs.need("knotd")
-    outcome = limits.run(Plan("kafka", 90.0, "settings", interval=18.0), tmp_path)
+    outcome = limits.run(Plan("kafka", 90.0, limits="settings", interval=18.0), tmp_path)
     assert outcome.faults() == []
     assert outcome.mail.duplicates == []

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exam.limits_judge import PAUSE_SECONDS, Line, judge_limits
+from exam.judge import Kill
+from exam.limits_judge import PAUSE_SECONDS, Line, is_back, judge_limits
 from exam.receivers import BY_NAME, MIMECAST, Block, Receiver
 from exam.windows import Gate, is_above, most_above, most_at_once
 
@@ -23,6 +24,7 @@ class Book:
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
+        self.kills: list[Kill] = []
         self.numbers = itertools.count(1)
         for source, site in itertools.product(("ip-1", "ip-2"), ("google", "mimecast")):
             if (source, site) == (BLOCK.source, BLOCK.site):
@@ -61,7 +63,7 @@ class Book:
 
     def faults(self) -> str:
         """What the judge says."""
-        return " | ".join(judge_limits(self.lines, (BLOCK,), END).faults)
+        return " | ".join(judge_limits(self.lines, (BLOCK,), self.kills, END).faults)
 
     def without(self, unwanted: Callable[[Line], bool]) -> None:
         """Take lines out."""
@@ -184,6 +186,22 @@ def test_one_planted_fault_is_found(plant: Callable[[Book], None], named: str) -
     book = Book()
     plant(book)
     assert named in book.faults()
+
+
+def test_a_probe_may_wait_for_the_new_owner_of_a_router_that_was_killed() -> None:
+    book = Book()
+    _no_probe(book)
+    book.message(PROBE_AT + 150, BLOCK.source, BLOCK.site)
+    assert "was not probed" in book.faults()
+    book.kills = [Kill(PROBE_AT + 10, "router-1", "router", "KILL"), Kill(PROBE_AT + 80, "router-1", "router", "KILL")]
+    assert book.faults() == ""
+
+
+def test_a_blocked_source_is_back_after_its_second_message() -> None:
+    book = Book()
+    assert is_back(book.lines, BLOCK)
+    _no_recovery(book)
+    assert not is_back(book.lines, BLOCK)
 
 
 def test_what_lay_in_senders_hands_is_not_the_routers_doing() -> None:
