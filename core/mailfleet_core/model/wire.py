@@ -200,7 +200,8 @@ class Event(Struct, frozen=True):
     unit: bytes
     """The unit it is about."""
     kind: str
-    """accepted, queued, held, attempted, deferred, delivered, bounced, expired, suppressed, cancelled, in_doubt."""
+    """accepted, queued, held, attempted, deferred, delivered, bounced, expired, suppressed, cancelled, in_doubt;
+    shaping (what a scope may send has changed; it is about no unit)."""
     at: float
     recipients: tuple[tuple[int, str], ...] = ()
     """(index, address) of those it is about."""
@@ -254,7 +255,7 @@ class Event(Struct, frozen=True):
 
 EVENT_KINDS = (
     "accepted", "queued", "held", "attempted", "deferred", "delivered", "bounced", "expired", "suppressed",
-    "cancelled", "in_doubt",
+    "cancelled", "in_doubt", "shaping",
 )  # fmt: skip
 TERMINAL_KINDS = frozenset({"delivered", "bounced", "expired", "suppressed", "cancelled"})
 
