@@ -38,12 +38,23 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
 
 def settle(entry: Entry, result: Result, ladder: Ladder, lesson: Lesson = NOTHING) -> Settled:
     """What `result` makes of `entry`. The same result gives the same answer, whoever settles it and whenever."""
+    if lesson.spared:
+        result = _spared(result, lesson.spared)
     recipients = entry.unit.recipients
     if len(recipients) == 1 and len(result.outcomes) == 1 and result.outcomes[0].index == recipients[0].index:
         outcome = result.outcomes[0]
         if outcome.verdict == DELIVERED or outcome.verdict == BOUNCED:
             return Settled((Ending(outcome.verdict, outcome, recipients),), None)
     return _settle_each(entry, result, ladder, lesson)
+
+
+def _spared(result: Result, spared: frozenset[int]) -> Result:
+    """Refusals of our address are no refusals of the recipient: such mail waits."""
+    outcomes = [
+        msgspec.structs.replace(outcome, verdict=DEFERRED) if outcome.index in spared else outcome
+        for outcome in result.outcomes
+    ]
+    return msgspec.structs.replace(result, outcomes=tuple(outcomes))
 
 
 def _settle_each(entry: Entry, result: Result, ladder: Ladder, lesson: Lesson) -> Settled:

@@ -10,12 +10,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mailfleet_core.model.wire import DELIVERED, Entry, Event, RecipientOutcome, Result
+from mailfleet_core.model.wire import BOUNCED, DELIVERED, Entry, Event, RecipientOutcome, Result
 from mailfleet_router.decisions.shaping import backoff, site_health
 from mailfleet_router.decisions.shaping.backoff import BackOff, Change, Hit
 from mailfleet_router.decisions.shaping.gate import Scope
 from mailfleet_router.decisions.shaping.hits import HitTable, Threshold
-from mailfleet_router.decisions.shaping.responses import Effect, Reading, ReplyClass, scope_key
+from mailfleet_router.decisions.shaping.responses import Blame, Effect, Reading, ReplyClass, scope_key
 from mailfleet_router.decisions.shaping.responses import Scope as Kind
 from mailfleet_router.decisions.shaping.rules import Rules
 from mailfleet_router.decisions.shaping.site_health import Contact, Site, SiteHealth
@@ -25,6 +25,8 @@ from mailfleet_router.decisions.shaping.values import Facts
 BLOCKS = frozenset({ReplyClass.REPUTATION_BLOCK, ReplyClass.POLICY_BLOCK})
 """Classes that say: not from you."""
 EFFECTIVE = frozenset({Effect.SLOW, Effect.PAUSE, Effect.DISABLE_SOURCE})
+OURS = frozenset({Blame.SENDER_IP, Blame.US})
+"""Whose fault says nothing about the recipient or the mail."""
 MOST_SECONDS = 3600.0
 """A sender that says that an attempt took longer is not believed."""
 TEXT = 300
@@ -41,6 +43,8 @@ class Lesson(NamedTuple):
     """A temporary answer that never becomes better."""
     blocked: bool = False
     """The answer was of a block class."""
+    spared: frozenset[int] = frozenset()
+    """Recipients refused for good because of the address that we sent from: from another one, or later, they are not."""
 
 
 class AtSite:
@@ -135,6 +139,8 @@ class Learned:
         if reading.reply_class in BLOCKS:
             lesson = lesson._replace(blocked=True)
         if reading.effect in EFFECTIVE:
+            if outcome.verdict == BOUNCED and reading.blame in OURS:
+                lesson = lesson._replace(spared=lesson.spared | {outcome.index})
             self._hit(facts, reading, outcome, when)
         if reading.effect is Effect.BOUNCE:
             return lesson._replace(refused=lesson.refused or outcome)

@@ -265,11 +265,18 @@ class Shaper:
         effective = self.rules.limits.effective(facts) if site.ruled else ()
         gates = tuple([gate for gate in map(self._gate, effective) if gate is not None])
         lanes = self.sources.lanes.get(facts.source, ())
-        return Path(facts, least(effective), gates, lanes, self._warm(facts.source, site))
+        # The sender does not tell tenants apart: it keeps what holds for a source at a site, whosever mail it is.
+        common = [limit for limit in effective if self._common(limit)]
+        return Path(facts, least(common), gates, lanes, self._warm(facts.source, site))
+
+    def _common(self, limit: Effective) -> bool:
+        return COMMON.issuperset(self.rules.policy.traffic.limits[limit.limit_number].per)
 
     def _gate(self, limit: Effective) -> Gate | None:
         values = limit.values
-        if values.message_rate is None and values.window is None and not values.suspend:
+        common = self._common(limit)
+        in_hands = [number for number in (values.window, None if common else values.concurrency) if number is not None]
+        if values.message_rate is None and not in_hands and not values.suspend:
             return None
         gate = self.gates.get(limit.key)
         if gate is None:
@@ -279,13 +286,12 @@ class Shaper:
         gate.limit, gate.case = limit.limit_number, limit.case_number
         gate.shared = limit.spans_partitions
         gate.suspend, gate.spans = values.suspend, limit.spans_partitions and self.leases is not None
-        gate.narrow = not COMMON.issuperset(self.rules.policy.traffic.limits[limit.limit_number].per)
-        gate.total = Limit(values.message_rate or float(values.window or 0), values.message_rate is None)
+        gate.narrow = not common
+        gate.total = Limit(values.message_rate or float(min(in_hands, default=0)), values.message_rate is None)
         if gate.spans:
             gate.obey(0.0, 1.0, math.inf, self.since)
         else:
-            window = math.inf if values.window is None else values.window
-            gate.obey(values.message_rate or 0.0, values.burst, window, self.since)
+            gate.obey(values.message_rate or 0.0, values.burst, min(in_hands, default=math.inf), self.since)
         return gate
 
     def _warm(self, source: str, site: SiteShape) -> Warm | None:

@@ -17,6 +17,8 @@ from mailfleet_router.decisions.shaping.warming import Warm
 WINDOW_PER_CONNECTION = 4
 """Units in senders' hands for each connection that may be open: enough that none is ever idle."""
 LEAST_WINDOW = 8
+WINDOW_SECONDS = 4.0
+"""Of a limited rate, so much at most is in senders' hands: what is there when a pause begins still goes out."""
 
 
 class Path:
@@ -42,6 +44,8 @@ class Path:
         """The sender divides rates by all lanes of the source."""
         concurrency = values.concurrency
         self.window = math.inf if concurrency is None else max(LEAST_WINDOW, WINDOW_PER_CONNECTION * concurrency)
+        if values.message_rate is not None:
+            self.window = min(self.window, max(1, math.ceil(values.message_rate * WINDOW_SECONDS)))
         self.narrow = any(gate.narrow for gate in gates)
         self._base: Route | None = None
         self._route: Route | None = None
