@@ -132,16 +132,15 @@ async def log_alone(count: int) -> None:
 
 
 def memory_per_unit(count: int = 20_000) -> None:
-    from mailfleet_router.decisions.holds import Holds
     from mailfleet_router.decisions.partition import Partition
     from mailfleet_router.decisions.policy import Policy
     from mailfleet_router.decisions.routing import Routing
+    from mailfleet_router.decisions.shaping.control import Controls
 
     policy = Policy()
-    holds = Holds()
     work = mails(count, 500)
     tracemalloc.start()
-    partition = Partition(0, 1, policy, Routing(policy), holds)
+    partition = Partition(0, 1, policy, Routing(policy), Controls())
     partition.claimed(1, 0)
     partition.fold([(1, b"!epoch", topics.tag(topics.CLAIM), b"")], 0.0)
     partition.restore(0.0)

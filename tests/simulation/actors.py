@@ -13,11 +13,12 @@ from mailfleet_core.model import ids, wire
 from mailfleet_core.model.site import domain_of, partition_of
 from mailfleet_core.model.tags import CLAIM, EPOCH_KEY, PUT, tag
 from mailfleet_router.decisions import dsn
-from mailfleet_router.decisions.holds import Holds
 from mailfleet_router.decisions.outbox import Report
 from mailfleet_router.decisions.partition import Partition
 from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.routing import Routing
+from mailfleet_router.decisions.shaping import control
+from mailfleet_router.decisions.shaping.control import Controls
 from mailfleet_router.decisions.splitting import split
 from mailfleet_router.decisions.sweep import Sweep
 from simulation.log import Client, Log
@@ -35,8 +36,8 @@ class Outside:
 
     rng: Random
     healed: bool = False
-    accepted: dict[Key, str] = field(default_factory=dict)
-    """What was answered 250, and whom to."""
+    accepted: dict[Key, tuple[str, float]] = field(default_factory=dict)
+    """What was answered 250: whom to, and when it was accepted."""
     received: dict[Key, int] = field(default_factory=dict)
     """How often a recipient's site said 250."""
     dns: dict[str, tuple[str, tuple[tuple[int, str], ...]]] = field(default_factory=dict)
@@ -83,13 +84,13 @@ class Ingest:
         envelope = wire.Envelope(
             message_id=message, reverse_path=rng.choice(("s@d0.example", "", "s@elsewhere.example")), tenant="t",
             stream="s", pool="default", body=wire.BodyRef(0, (0,), 100), accepted_at=now,
-            expires_at=now + rng.choice((60.0, 7200.0, 36000.0)),
+            expires_at=now + rng.choice((60.0, 7200.0, 36000.0)), campaign=rng.choice(("", "spring")),
         )  # fmt: skip
         sites = tuple(self._site(address) for address in addresses)
 
         def answered(offset: int | None) -> None:
             if offset is not None:
-                outside.accepted.update({(message, r.index): r.address for r in recipients})
+                outside.accepted.update({(message, r.index): (r.address, now) for r in recipients})
 
         if len(set(sites)) == 1:
             unit = wire.Unit(ids.unit_id(message, 0), sites[0], envelope, recipients)
@@ -138,7 +139,7 @@ class RouterOwner:
     def _published(self, epoch: int) -> None:
         router = self.router
         position = router.log.positions.get(("routers", topics.RESULT, self.number), 0)
-        self.partition = self.make(self.number, PARTITIONS, router.policy, router.routing, router.holds)
+        self.partition = self.make(self.number, PARTITIONS, router.policy, router.routing, router.controls)
         self.partition.claimed(epoch, position)
         self._sweep, self._results_at, self._committed = Sweep(self.partition), position, position
 
@@ -260,17 +261,34 @@ class Router:
     def __init__(self, log: Log, outside: Outside, rng: Random, policy: Policy, make: Callable[..., Partition]) -> None:
         self.client = Client(log, rng)
         self.log, self.outside, self.rng, self.policy, self.make = log, outside, rng, policy, make
-        self.routing, self.holds = Routing(policy), Holds()
+        self.routing, self.controls = Routing(policy), Controls()
         self.owners: dict[int, RouterOwner] = {}
         self.splits = False
+        self._control_at = 0
+        self.hear()
         self._accept_at = -1
         self._splitting = 0
 
     def own(self, number: int) -> None:
         self.owners[number] = RouterOwner(self, number, self.make)
 
+    def hear(self) -> None:
+        """Read commands: all there are before anything is owned, later ones some time."""
+        heard = False
+        for offset, key, _, value in self.log.line(topics.CONTROL, 0).after(self._control_at, 1000):
+            self._control_at = offset + 1
+            if key.startswith(b"command|"):
+                self.controls.set(key[8:].decode(), None if value is None else control.decode(value))
+                heard = True
+        heard = bool(self.controls.lapse(self.log.now)) or heard
+        for owner in self.owners.values():
+            if heard and owner.partition is not None and owner.partition.live:
+                owner.partition.commanded(self.log.now)
+
     def step(self) -> None:
         self.client.step()
+        if self.rng.random() < 0.3:
+            self.hear()
         for owner in list(self.owners.values()):
             owner.step()
             if owner.over:
@@ -280,6 +298,7 @@ class Router:
 
     def settle_down(self) -> None:
         self.client.step(everything=True)
+        self.hear()
         for owner in list(self.owners.values()):
             owner.settle_down()
             if owner.over:

@@ -103,6 +103,14 @@ class ExpiresByItsOwnClock(Partition):
         self._end(held, entry, now)
 
 
+class EndsOnCommandAtOnce(Partition):
+    """Tells that a unit is cancelled before that is in the log."""
+
+    def _cancel(self, held: Held, cancelled: wire.Cancelled, now: float) -> None:
+        entry = msgspec.structs.replace(wire.decode(Entry, held.raw), due_at=now, cancelled=cancelled)
+        self._end(held, entry, now)
+
+
 class MovesWithoutWritingItDown(Partition):
     """Puts a unit into another partition on the strength of what the DNS said just now."""
 
@@ -133,7 +141,7 @@ class CountsOnOneNumber(Partition):
 PARTITION_FAULTS = (
     DispatchesBeforeTheAttemptIsDurable, CommitsBeforeTheEffectsAreDurable, CommitsWhatWasOnlyAcknowledged,
     IgnoresEpochs, DoesNotStopAsZombie, ForgetsBeforeItTells, RepairsNothing, ExpiresByItsOwnClock,
-    MovesWithoutWritingItDown, CountsOnOneNumber,
+    MovesWithoutWritingItDown, CountsOnOneNumber, EndsOnCommandAtOnce,
 )  # fmt: skip
 SENDER_FAULTS = ("sender has no memory", "sender does again what it never saw", "sender drops what it inherits")
 # A sender that ignores epochs is not caught: with `again` and answers read back it takes a zombie router, asleep between

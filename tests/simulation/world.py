@@ -8,17 +8,23 @@ from typing import Any
 
 from mailfleet_core.bus import topics
 from mailfleet_core.model import ids, wire
-from mailfleet_core.model.wire import Suspension
+from mailfleet_core.model.site import domain_of
+from mailfleet_core.model.tags import PUT, tag
+from mailfleet_core.model.wire import Route
 from mailfleet_router.decisions.partition import Partition
-from mailfleet_router.decisions.policy import LAST_RESORT, Ladder, Policy
+from mailfleet_router.decisions.policy import LAST_RESORT, Ladder, Policy, Rule
+from mailfleet_router.decisions.shaping.control import BOUNCE, REROUTE, RETRY, SUSPEND, Command, command
 from simulation.actors import LANES, PARTITIONS, Ingest, Outside, Router, Sender
 from simulation.log import COMPACTION_LAG_SECONDS, Log
 
 POLICY = Policy(
     ladders={"s": Ladder((60.0, 300.0, 900.0), 0.2, 1800.0)},
-    pools={"default": (("a", 2), ("b", 1))},
+    pools={"default": (("a", 2), ("b", 1)), "spare": (("b", 1),)},
     lanes={"a": (0,), "b": (1,)},
-    rules=(LAST_RESORT,),
+    rules=(
+        Rule(("d4.example", "d5.example"), Route("smart_host", ((0, "relay.example"),)), "relay"),
+        LAST_RESORT,
+    ),
     recipients_per_unit=2,
     recent_units=1000,
 )
@@ -38,6 +44,10 @@ class World:
         self.outside = Outside(self.rng)
         self.make, self.faults, self.senders_die = make, faults, senders_die
         self.ingest = Ingest(self.log, self.outside, self.rng)
+        self.commands: dict[str, Command] = {}
+        """In force."""
+        self.given: list[Command] = []
+        """Ever."""
         self.routers = [self._router(), self._router()]
         self.zombies: list[Any] = []
         self.senders = [self._sender(lane) for lane in range(LANES)]
@@ -79,7 +89,7 @@ class World:
             (
                 self._router_dies, self._router_dies, self._partition_moves, self._partition_moves, self._router_pauses,
                 self._router_pauses, self._sender_dies, self._sender_is_replaced, self._ingest_dies, self._appends_fail,
-                self._compaction, self._suspension,
+                self._compaction, self._command, self._command,
             )
         )  # fmt: skip
         fault()
@@ -130,25 +140,40 @@ class World:
     def _compaction(self) -> None:
         self.log.compact((topics.QUEUE, self.rng.randrange(PARTITIONS)))
 
-    def _suspension(self) -> None:
-        kind, name = self.rng.choice((("tenant", "t"), ("site", "d1.example"), ("site", "mx1.shared.example")))
-        suspension = Suspension("test", "me", self.log.now) if self.rng.random() < 0.5 else None
-        self._suspend(kind, name, suspension)
+    def _command(self) -> None:
+        """A postmaster tells the cluster something, or takes it back."""
+        rng = self.rng
+        if self.commands and rng.random() < 0.4:
+            self._take_back(rng.choice(list(self.commands)))
+            return
+        about = {
+            "tenant": "t", "site": f"mx{rng.randrange(4)}.shared.example", "domain": f"d{rng.randrange(6)}.example",
+            "campaign": "spring", "source": "a", "stream": "s",
+        }  # fmt: skip
+        action = rng.choice((SUSPEND, SUSPEND, BOUNCE, REROUTE, RETRY))
+        names = rng.sample([name for name in about if name != "source" or action == SUSPEND], rng.choice((1, 1, 2)))
+        if action == BOUNCE and names in (["tenant"], ["stream"]) and rng.random() < 0.7:
+            return  # it would end nearly all there is
+        until = self.log.now + 900.0 if rng.random() < 0.3 else 0.0
+        said = {name: about[name] for name in names}
+        pool = "spare" if action == REROUTE else ""
+        given = command(f"c{len(self.given)}", action, said, "test", "me", self.log.now, until, pool)
+        self.given.append(given)
+        self.commands[given.id] = given
+        self.log.write((topics.CONTROL, 0), b"command|" + given.id.encode(), wire.encode(given), tag(PUT))
 
-    def _suspend(self, kind: str, name: str, suspension: Suspension | None) -> None:
-        for router in self.routers:
-            router.holds.set(kind, name, suspension)
-            for owner in router.owners.values():
-                if owner.partition is not None and owner.partition.live:
-                    owner.partition.holds_changed(self.log.now)
+    def _take_back(self, identifier: str) -> None:
+        del self.commands[identifier]
+        self.log.write((topics.CONTROL, 0), b"command|" + identifier.encode(), None, tag(PUT))
 
     # --- peace ---------------------------------------------------------------------------------------------------
     def _peace(self) -> None:
         """No more faults. Zombies say what they have to say, the newest owners go on until the queue is empty."""
         self._compact_and_start_again()
         self.outside.healed = True
-        for kind, name in (("tenant", "t"), ("site", "d1.example"), ("site", "mx1.shared.example")):
-            self._suspend(kind, name, None)
+        for given in list(self.commands.values()):
+            if given.action != BOUNCE:
+                self._take_back(given.id)
         self._own_all()
         self.routers[0].splits = True
         for turn in range(400):
@@ -223,8 +248,19 @@ class World:
             assert copies or kind != "delivered", f"{key}: said to be delivered, and was not"
             assert not copies or kind == "delivered" or doubt, f"{key}: delivered, and told as {kind}"
             assert not doubt or self.senders_die, f"{key}: in doubt although no sender died"
+            assert kind != "cancelled" or self._was_to_end(*key), f"{key}: cancelled without a command"
         for message, index in self.outside.received:
             assert (ids.text(message), index) in ends, f"{ids.text(message)}/{index}: delivered and never told"
+
+    def _was_to_end(self, message: str, index: int) -> bool:
+        address, accepted_at = self.outside.accepted.get((ids.parse(message), index), ("", 0.0))
+        # Not all that is told of was answered 250; and its site changes, so nobody knows what it was when.
+        return not address or any(
+            given.action == BOUNCE
+            and accepted_at <= given.at
+            and all(name != "domain" or value == domain_of(address) for name, value in given.about)
+            for given in self.given
+        )
 
     def events(self) -> list[wire.Event]:
         """Everything told."""

@@ -94,6 +94,17 @@ class Unit(Struct, frozen=True):
     """How often it was moved to another site's partition; a record of a lower hop is history."""
 
 
+class Cancelled(Struct, frozen=True):
+    """What a command ends of a unit; written before it is told, so that no other owner tries the unit."""
+
+    text: str
+    """Who ended it and why; the sender is told."""
+    domain: str = ""
+    """Only recipients of this domain; empty: all."""
+    quiet: bool = False
+    """The reverse path is not told."""
+
+
 class Entry(Struct, frozen=True):
     """The state of a unit, whole, in `mail.queue` under the unit's id (records of one key must be self-contained,
     or compaction would drop the envelope). The record's tag says which of PUT, ATTEMPT and RETRY it is."""
@@ -113,6 +124,8 @@ class Entry(Struct, frozen=True):
     client_name: str = ""
     rung: int = 0
     """Rungs of the retry ladder used: deferrals by the site. `attempts` also counts those nobody answered for."""
+    cancelled: Cancelled | None = None
+    """RETRY: it is on its way out."""
 
 
 class Dispatch(Struct, frozen=True):
@@ -150,7 +163,7 @@ class Route(Struct, frozen=True):
     messages_per_connection: int = 100
 
 
-DELIVERED, DEFERRED, BOUNCED = "delivered", "deferred", "bounced"
+DELIVERED, DEFERRED, BOUNCED, CANCELLED = "delivered", "deferred", "bounced", "cancelled"
 
 
 class RecipientOutcome(Struct, frozen=True):
@@ -166,7 +179,7 @@ class RecipientOutcome(Struct, frozen=True):
     text: str
     """Of the reply or of the network error; printable, at most 1,000 characters."""
     phase: str
-    """dns, connect, greeting, ehlo, starttls, auth, mail, rcpt, data, dot."""
+    """dns, connect, greeting, ehlo, starttls, auth, mail, rcpt, data, dot; command: a postmaster ended it."""
 
 
 SETTLED, LOST, NOT_ATTEMPTED = "settled", "lost", "not_attempted"

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from mailfleet_core.model.wire import Route
-from mailfleet_router.decisions.holds import Holds
 from mailfleet_router.decisions.partition import Partition
 from mailfleet_router.decisions.policy import Ladder, Policy, Rule
 from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.decisions.shaping import policy_file
+from mailfleet_router.decisions.shaping.control import Controls
 from mailfleet_router.decisions.shaping.schema import Case
 from mailfleet_router.decisions.shaping.values import rate_per_second, seconds
 from simulation.day.scenario import Scenario
@@ -26,11 +26,11 @@ class Brain:
         self.lanes = {source: (lane,) for lane, source in enumerate(scenario.all_sources())}
         self.policy = self._settings()
         self.routing = Routing(self.policy)
-        self.holds = Holds()
+        self.controls = Controls()
 
     def partition(self, number: int) -> Partition:
         """The decisions of one queue partition."""
-        return Partition(number, self.scenario.partitions, self.policy, self.routing, self.holds)
+        return Partition(number, self.scenario.partitions, self.policy, self.routing, self.controls)
 
     def message_rate(self, provider: str) -> float:
         """The configured limit of one source at a provider's site in messages per second; 0: none."""

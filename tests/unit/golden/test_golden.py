@@ -14,6 +14,7 @@ from mailfleet_core.model import wire
 from mailfleet_core.model.wire import (
     Accepted,
     BodyRef,
+    Cancelled,
     Dispatch,
     Entry,
     Envelope,
@@ -26,6 +27,8 @@ from mailfleet_core.model.wire import (
     Suspension,
     Unit,
 )  # fmt: skip
+from mailfleet_router.decisions.shaping import control
+from mailfleet_router.decisions.shaping.control import Command
 
 HERE = Path(__file__).parent
 ENVELOPE = Envelope(
@@ -51,10 +54,11 @@ VALUES: dict[str, object] = {
     "unit-2": msgspec.structs.replace(UNIT, envelope=LABELLED),
     "entry-2": Entry(msgspec.structs.replace(UNIT, envelope=LABELLED), 3, 1_800_000_300.0, 5, "a", 1_800_000_001.0,
                      OUTCOME, True, "x", 2),
+    "entry-3": Entry(msgspec.structs.replace(UNIT, envelope=LABELLED), cancelled=Cancelled("ended by ann", "b.example", True)),
     "dispatch-2": Dispatch(msgspec.structs.replace(UNIT, envelope=LABELLED), 3, 7, 4711, "a", ROUTE, True),
 }  # fmt: skip
-OLDER = {"accepted", "unit", "entry", "dispatch"}
-"""As they were before envelopes had a campaign."""
+OLDER = {"accepted", "unit", "entry", "dispatch", "entry-2"}
+"""As they were before envelopes had a campaign and entries said that they are cancelled."""
 SPELLED_EVENTS = [
     Event(
         b"",
@@ -119,6 +123,13 @@ def test_events_that_had_their_ids_as_text_are_understood() -> None:
     events = wire.told((HERE / "events.msgpack").read_bytes())
     assert events == SPELLED_EVENTS
     assert [(event.id, event.message_id, event.unit_id) for event in events] == [("i", "m", "u"), ("j", "m", "")]
+
+
+def test_commands_of_today_are_understood() -> None:
+    given = Command("c1", "bounce", (("tenant", "acme"), ("domain", "b.example")), "why", "ann", 1.0, 2.0, "", True)
+    data = (HERE / "command.msgpack").read_bytes()
+    assert control.decode(data) == given
+    assert wire.encode(given) == data
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x91\xc0", b"\x93\x01"])

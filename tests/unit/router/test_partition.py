@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from mailfleet_core.model import ids, wire
 from mailfleet_core.model.tags import CLAIM, EPOCH_KEY, PUT, tag
-from mailfleet_router.decisions.holds import Holds
 from mailfleet_router.decisions.journal import DECODED_UNITS
 from mailfleet_router.decisions.outbox import Append
 from mailfleet_router.decisions.partition import Partition
 from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.routing import Routing
+from mailfleet_router.decisions.shaping.control import Controls
 
 EPOCH = 8
 POLICY = Policy(pools={"default": (("a", 1),)}, lanes={"a": (0,)})
 
 
 def live() -> Partition:
-    partition = Partition(0, 1, POLICY, Routing(POLICY), Holds())
+    partition = Partition(0, 1, POLICY, Routing(POLICY), Controls())
     partition.claimed(EPOCH, 0)
     partition.fold([(EPOCH, EPOCH_KEY, tag(CLAIM), b"")], 0.0)
     partition.restore(0.0)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from mailfleet_router.decisions.commands import Hold
 from mailfleet_router.decisions.holding import STATES
-from mailfleet_router.decisions.holds import Hold
 from mailfleet_router.decisions.partition import Partition
 from mailfleet_router.decisions.site_queue import (
     ATTEMPTING,

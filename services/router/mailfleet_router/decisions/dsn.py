@@ -9,6 +9,7 @@ from email.utils import formatdate
 from mailfleet_core.model import ids
 from mailfleet_core.model.wire import (
     BOUNCED,
+    CANCELLED,
     DELIVERED,
     NOTIFY_DELAY,
     NOTIFY_FAILURE,
@@ -27,11 +28,14 @@ MAX_RETURNED_BYTES = 50_000
 that somebody claimed: it must not be a way to make us send much."""
 
 _ASKED = {
-    BOUNCED: NOTIFY_FAILURE, EXPIRED: NOTIFY_FAILURE, DELAYED: NOTIFY_DELAY, DELIVERED: NOTIFY_SUCCESS,
+    BOUNCED: NOTIFY_FAILURE, EXPIRED: NOTIFY_FAILURE, CANCELLED: NOTIFY_FAILURE, DELAYED: NOTIFY_DELAY, DELIVERED: NOTIFY_SUCCESS,
     STORED: NOTIFY_SUCCESS,
 }  # fmt: skip
 _UNASKED = NOTIFY_FAILURE | NOTIFY_DELAY
-_ACTIONS = {BOUNCED: "failed", EXPIRED: "failed", DELAYED: "delayed", DELIVERED: "relayed", STORED: "delivered"}
+_ACTIONS = {
+    BOUNCED: "failed", EXPIRED: "failed", CANCELLED: "failed", DELAYED: "delayed", DELIVERED: "relayed",
+    STORED: "delivered",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ def build(
 
 def _returned(envelope: Envelope, endings: tuple[Ending, ...], original: bytes, most: int) -> tuple[bytes, bool]:
     """What is returned of the message, and whether that is all of it."""
-    failed = any(ending.kind in (BOUNCED, EXPIRED) for ending in endings)
+    failed = any(ending.kind in (BOUNCED, EXPIRED, CANCELLED) for ending in endings)
     if failed and envelope.ret != "HDRS" and len(original) <= most >= envelope.body.length:
         return original, True
     return _whole_lines(original.partition(b"\r\n\r\n")[0] + b"\r\n", most), False
@@ -140,6 +144,7 @@ _SUBJECTS = {
 def _explain(entry: Entry, endings: tuple[Ending, ...], host: str) -> list[str]:
     said = {
         BOUNCED: "could not be delivered; it is not tried again",
+        CANCELLED: "was ended by a postmaster of the sending system; it is not tried again",
         EXPIRED: "could not be delivered in time; it is not tried again",
         DELAYED: "is not delivered yet; it is tried again, and you need not do anything",
         DELIVERED: "was passed on to a server that does not tell of its further way",
@@ -195,7 +200,7 @@ _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 
 def status(ending: Ending) -> str:
     """The Status field: its class says what happened, whatever the site wrote (a "550 2.0.0" is a failure)."""
-    digit = {BOUNCED: "5", EXPIRED: "4", DELAYED: "4", DELIVERED: "2", STORED: "2"}[ending.kind]
+    digit = {BOUNCED: "5", CANCELLED: "5", EXPIRED: "4", DELAYED: "4", DELIVERED: "2", STORED: "2"}[ending.kind]
     given = ending.outcome.enhanced
     return digit + given[1:] if _STATUS.fullmatch(given) else f"{digit}.0.0"
 

@@ -73,7 +73,7 @@ class Journal:
                 entry = msgspec.structs.replace(self._entry(held), delay_reported=True)
                 held.raw, held.entry = wire.encode(entry), None
                 held.kind = ATTEMPT if held.kind == ATTEMPT else RETRY
-                self._write(held, Pending(held.key, "", None))
+                self._write(held, Pending(held.key, "", held))
 
     @property
     def quiet(self) -> bool:
@@ -135,8 +135,8 @@ class Journal:
         if held is None or held.kind == DONE:
             hop = max(hop, held.hop if held else self.ledger.ended_hop(key))
             self.out.own.append(Append(self.number, key, None, tag(DONE, self.epoch, hop)))
-            self._pending.append(Pending(key, "", None))
+            self._pending.append(Pending(key, "", held))
             return
         if held.kind == PUT:
             held.kind = RETRY
-        self._write(held, Pending(key, "", None))
+        self._write(held, Pending(key, "", held))

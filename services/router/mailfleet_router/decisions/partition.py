@@ -6,6 +6,7 @@ on when it reads it back (`fold`), because only then is it certain that no newer
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from sys import intern
 
@@ -16,18 +17,19 @@ from mailfleet_core.model.site import partition_of
 from mailfleet_core.model.tags import ATTEMPT, CLAIM, DONE, NOTE, PUT, RETRY, epoch_of, tag
 from mailfleet_core.model.wire import BOUNCED, Dispatch, Entry, Malformed, Result
 from mailfleet_router.decisions import story
-from mailfleet_router.decisions.holds import Holds
+from mailfleet_router.decisions.carrying import Carrying
+from mailfleet_router.decisions.commands import Hold
 from mailfleet_router.decisions.journal import Pending, Waiting
 from mailfleet_router.decisions.outbox import Append
 from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.progress import Progress
 from mailfleet_router.decisions.retry import next_attempt, spread
 from mailfleet_router.decisions.routing import HOPELESS, KNOWN, TEMPORARY, Domain, Routing
-from mailfleet_router.decisions.scheduler import Scheduler
 from mailfleet_router.decisions.settle import Ending, settle
+from mailfleet_router.decisions.shaping.control import Controls
 from mailfleet_router.decisions.shaping.learned import Wide
 from mailfleet_router.decisions.shaping.leasing import holder_name
-from mailfleet_router.decisions.shaping.shaper import Go, Leases, Shaper, Wait
+from mailfleet_router.decisions.shaping.shaper import LOOK_AGAIN_SECONDS, UNIT, Go, Leases, Shaper, Wait
 from mailfleet_router.decisions.shaping.site_shape import SiteShape
 from mailfleet_router.decisions.shaping.states import States
 from mailfleet_router.decisions.shaping.values import Facts
@@ -43,7 +45,6 @@ from mailfleet_router.decisions.site_queue import (
     SiteQueue,
 )  # fmt: skip
 from mailfleet_router.decisions.splitting import divide
-from mailfleet_router.decisions.telling import Telling
 
 Record = tuple[int, bytes, bytes, bytes | None]
 """Offset, key, tag, value: what the bus gives."""
@@ -63,24 +64,27 @@ TOLD_AGAIN_UNITS = 20_000
 """New units whose story a new owner begins again, in case the old one died before it was durable."""
 
 
-class Partition(Telling):
+class Partition(Carrying):
     """All decisions about the units of one queue partition."""
 
     def __init__(
-        self, number: int, partitions: int, policy: Policy, routing: Routing, holds: Holds, wide: Wide | None = None,
+        self, number: int, partitions: int, policy: Policy, routing: Routing, controls: Controls, wide: Wide | None = None,
         leases: Leases | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(number, policy)
+        super().__init__(number, policy, controls)
         self.partitions = partitions
         self.routing = routing
         self.live = False
-        self.scheduler = Scheduler(holds, policy.shaping)
         self.shaper = Shaper(policy.shaping, policy, wide or Wide(), leases)
         self._states = States(self.shaper)
         self._look_at = 0.0
         self._warms: dict[int, Warm] = {}
         self._suspects: dict[bytes, None] = {}
         self._asked: dict[str, list[Held]] = {}
+        self._back = 0
+        """Records of ours that came back."""
+        self._skipped: deque[tuple[int, list[int]]] = deque()
+        """(records of ours that were written before, result) of results without effects."""
 
     # --- becoming the owner --------------------------------------------------------------------------------------
     def claimed(self, epoch: int, position: int) -> None:
@@ -116,6 +120,8 @@ class Partition(Telling):
                 self._dispatch_again(held)
             elif held.state == FOLDED:
                 self._go_on(held, now)
+        if self.commands:
+            self.commanded(now)
 
     # --- the log -------------------------------------------------------------------------------------------------
     def fold(self, records: Iterable[Record], now: float) -> None:
@@ -146,18 +152,23 @@ class Partition(Telling):
                 return
             held = self.ledger.units.get(key)
             if held is None or held.state != IN_FLIGHT or value is None:
-                self.progress.skip(offset)
+                self._skip(offset)
                 continue
             try:
                 result = wire.decode(Result, value)
             except Malformed:
                 self.out.counts.append(("malformed", "mail.result", "", 1))
-                self.progress.skip(offset)
+                self._skip(offset)
                 continue
             if result.attempt != held.attempts or result.hop != held.hop:
-                self.progress.skip(offset)
+                self._skip(offset)
             else:
                 self._settle(held, result, offset, now)
+
+    def _skip(self, offset: int) -> None:
+        """A result without effects was read. It is dealt with when a record of ours has come back that was written later:
+        who lost the partition, and has not read so far, would hide the result from the new owner."""
+        self._skipped.append((self._back + len(self._pending), self.progress.begin(offset)))
 
     def resolved(self, name: str, now: float) -> None:
         """There is news of a domain (see `Routing.answered`)."""
@@ -179,11 +190,6 @@ class Partition(Telling):
         self.shaper.obey(policy.shaping, policy, now)
         self.scheduler.stir()
 
-    def holds_changed(self, now: float) -> None:
-        """Suspensions came or went."""
-        for held in self.scheduler.resumed():
-            self._place(held, now)
-
     def tick(self, now: float, may_send: bool = True) -> None:
         """Time passes: due units become ready, ready ones are offered to senders."""
         if self.stopped or not self.live:
@@ -191,6 +197,7 @@ class Partition(Telling):
         for held in self.scheduler.due(now):
             self._place(held, now)
         if may_send:
+            self._carry_out(now)
             self.scheduler.pump(now, PUMP_UNITS, lambda held, site: self._attempt(held, site, now))
         if not 0 <= now - self._look_at < LOOK_SECONDS:
             self._look_at = now
@@ -275,6 +282,8 @@ class Partition(Telling):
             if cut:
                 self._cut(held, msgspec.structs.replace(entry, unit=kept), cut)
                 return
+        if self._condemned(held):
+            return
         if entry.due_at > now:
             self.scheduler.defer(held, entry.due_at, now)
         else:
@@ -282,7 +291,8 @@ class Partition(Telling):
 
     def _finish(self, held: Held, entry: Entry, now: float) -> bool:
         """Is it on its way out? Then go on with that, whoever began it."""
-        if (entry.last is not None and entry.last.verdict == BOUNCED) or entry.due_at >= held.expires_at:
+        bounced = entry.last is not None and entry.last.verdict == BOUNCED
+        if entry.cancelled is not None or bounced or entry.due_at >= held.expires_at:
             self._end(held, entry, now)
         elif partition_of(entry.unit.site, self.partitions) != self.number:
             mark = tag(PUT, 0, held.hop)
@@ -317,6 +327,8 @@ class Partition(Telling):
         state = domain.look(now)
         if now >= held.expires_at:
             self.expire(held, now)
+        elif self._condemned(held):
+            return
         elif state == KNOWN:
             if domain.site != site.name and held.hop < MAX_HOPS:
                 self._rehome(held, site, domain.site, now)
@@ -338,6 +350,15 @@ class Partition(Telling):
         self.scheduler.ready(held, site, now)
         if (hold := self.scheduler.hold_on(held)) is not None and held.reported != hold.reason:
             self.tell_held(held, hold.reason, hold.until, hold.by, now)
+
+    def _hurry(self, held: Held, now: float) -> None:
+        domain = held.domain
+        if domain is not None and domain.look(now) == TEMPORARY:
+            # To be tried now means to ask anew, not to be deferred once more by the answer that is there.
+            held.state, held.since = RESOLVING, now
+            self._ask(domain.name).append(held)
+        else:
+            self._place(held, now)
 
     def _ask(self, name: str) -> list[Held]:
         if name not in self._asked:
@@ -368,7 +389,12 @@ class Partition(Telling):
         due = next_attempt(ladder, rung, now, held.expires_at, spread(held.key, attempts))
         held.attempts = attempts
         entry = msgspec.structs.replace(
-            entry, rung=rung, attempts=attempts, last=outcome, due_at=held.expires_at if due is None else due
+            entry,
+            rung=rung,
+            attempts=attempts,
+            attempted_at=now,
+            last=outcome,
+            due_at=held.expires_at if due is None else due,
         )
         if due is not None and outcome is not None:
             ending = Ending(wire.DEFERRED, outcome, entry.unit.recipients)
@@ -387,6 +413,8 @@ class Partition(Telling):
         if now >= held.expires_at:
             self.expire(held, now)
             return None
+        if self.commands and self._set_aside(held, now):
+            return None
         if domain is None or shape is None or domain.look(now) != KNOWN:
             self._place(held, now)
             return None
@@ -394,7 +422,10 @@ class Partition(Telling):
             self._ask(domain.name)
         facts = self._facts(held, shape)
         asked = self.shaper.asked(self._entry(held), shape, domain.name) if held.attempts else ""
-        go = self.shaper.admit(shape, facts, domain.route, now, asked)
+        without = self.commands.sources(held) if self.commands else {}
+        go = self.shaper.admit(shape, facts, domain.route, now, asked, frozenset(without))
+        if isinstance(go, Wait) and without:
+            return self._without(held, go, without, now)
         if isinstance(go, Wait):
             if go.by == NO_SOURCE and held.reported != go.reason:
                 self.tell_held(held, go.reason, 0.0, go.by, now)
@@ -402,6 +433,16 @@ class Partition(Telling):
         self._begin(held, site, go, now)
         self.shaper.take(held.key, go, facts, shape, now)
         return None
+
+    def _without(self, held: Held, waits: Wait, sources: dict[str, Hold], now: float) -> Wait | None:
+        """No source may take it, and some are suspended for it."""
+        if waits.by == NO_SOURCE:
+            self._park(held, next(iter(sources.values())), now)
+            return None
+        if self.commands.narrow:
+            # Others of its tenant, stream and pool may use those sources.
+            return waits._replace(until=min(waits.until, now + LOOK_AGAIN_SECONDS), who=UNIT)
+        return waits
 
     def _begin(self, held: Held, site: SiteQueue, go: Go, now: float) -> None:
         entry = self._entry(held)
@@ -436,7 +477,7 @@ class Partition(Telling):
     def _facts(self, held: Held, shape: SiteShape) -> Facts:
         domain = held.domain.name if held.domain is not None else ""
         campaign = self._entry(held).unit.envelope.campaign if self.policy.shaping.narrow else ""
-        return self.shaper.facts(shape, held.tenant, held.stream, held.pool, domain, campaign)
+        return self.shaper.facts(shape, held.tenant, held.stream, self.commands.pool(held), domain, campaign)
 
     def _dispatch_again(self, held: Held) -> None:
         entry = wire.decode(Entry, held.raw)
@@ -483,13 +524,17 @@ class Partition(Telling):
             # One before it is missing: an append failed. Only a new fold knows what is in the log.
             self.stopped = True
             return
+        self._back += 1
+        while self._skipped and self._skipped[0][0] < self._back:
+            self.progress.done(self._skipped.popleft()[1])
         held, then, entry = pending.held, pending.then, pending.entry
         if pending.item is not None:
             self.progress.done(pending.item)
-        if held is None:
-            return
         if self.ledger.units.get(key) is not held:
-            self._repair(key, held.hop)
+            # It came with a higher hop after this was written: compaction would forget what came.
+            self._repair(key, held.hop if held else 0)
+        elif held is None:
+            return
         elif then == "dispatch":
             held.state = IN_FLIGHT
             self.out.dispatches.append(Append(held.lane, key, pending.dispatch, tag(PUT)))

@@ -18,13 +18,6 @@ class Progress:
         self._open.append(item)
         return item
 
-    def skip(self, offset: int) -> None:
-        """A result without effects was read."""
-        if self._open:
-            self._open.append([offset, 1])
-        else:
-            self.position = offset + 1
-
     def done(self, item: list[int]) -> None:
         """The effects of this one are in the log for good. Results before it may still be open."""
         item[1] = 1

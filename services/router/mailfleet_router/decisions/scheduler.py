@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from mailfleet_router.decisions.bucket import Bucket, fill, wait
-from mailfleet_router.decisions.holds import Hold, Holds
+from mailfleet_router.decisions.commands import Commands, Hold
 from mailfleet_router.decisions.shaping.fairness import Fair, Queue
 from mailfleet_router.decisions.shaping.rules import Rules
 from mailfleet_router.decisions.shaping.shaper import SITE, UNIT, Wait
@@ -46,11 +46,11 @@ class Due(NamedTuple):
 class Scheduler:
     """The sites of one partition and what is ready at each."""
 
-    def __init__(self, holds: Holds, rules: Rules) -> None:
+    def __init__(self, commands: Commands, rules: Rules) -> None:
         self.rules = rules
         self.sites: dict[str, SiteQueue] = {}
         self.in_flight = 0
-        self._holds = holds
+        self._commands = commands
         self._round: deque[SiteQueue] = deque()
         self._timers: list[Due] = []
         self._parked: list[Held] = []
@@ -115,22 +115,32 @@ class Scheduler:
         self.wake(site)
 
     def stir(self) -> None:
-        """The limits are others now: everybody may ask again."""
+        """Limits or commands are others now: everybody may ask again."""
         for site in self.sites.values():
+            site.waking = False
+            site.ready.wake_all()
             self._stir(site)
 
+    def park(self, held: Held) -> None:
+        """The unit waits until commands change."""
+        held.state = PARKED
+        self._parked.append(held)
+
     def resumed(self) -> list[Held]:
-        """Suspensions changed: everybody may ask again. What was parked is returned to be placed anew."""
-        for site in self.sites.values():
-            self.wake(site)
+        """Commands changed: everybody may ask again. What was parked is returned to be looked at anew."""
+        self.stir()
         parked, self._parked = self._parked, []
         return [held for held in parked if held.state == PARKED]
 
     def hold_on(self, held: Held) -> Hold | None:
         """The suspension that keeps this unit back."""
-        if not self._holds or held.site is None or held.domain is None:
+        if not self._commands:
             return None
-        return self._holds.on_site(held.site.name) or self._holds.on_unit(held.domain.name, held.tenant)
+        hold = self._commands.hold(held)
+        if hold is None and held.state == PARKED:
+            # All sources that it may use are suspended.
+            return next(iter(self._commands.sources(held).values()), None)
+        return hold
 
     # --- out -----------------------------------------------------------------------------------------------------
     def due(self, now: float) -> Iterator[Held]:
@@ -157,14 +167,15 @@ class Scheduler:
         return not self._round
 
     def pump(self, now: float, budget: int, attempt: Attempt) -> None:
-        """Offer up to `budget` units, a turn for each site after the other."""
+        """Offer up to `budget` units, a turn for each site after the other. A unit that is
+        set aside takes its time too."""
         while self._round and budget > 0:
             site = self._round.popleft()
             site.active = False
             budget -= self._turn(site, now, min(TURN, budget), attempt)
 
     def _turn(self, site: SiteQueue, now: float, most: int, attempt: Attempt) -> int:
-        if self._holds and self._holds.on_site(site.name):
+        if self._commands and self._commands.on_site(site.name):
             return 0
         rule = site.rule
         rate = rule.site_messages_per_second if rule else 0.0
@@ -181,9 +192,6 @@ class Scheduler:
                 return tries
             tries += 1
             held = queue.items[0]
-            if self._park(held):
-                site.ready.take(queue)
-                continue
             waits = attempt(held, site)
             if waits is None:
                 site.ready.take(queue)
@@ -219,13 +227,6 @@ class Scheduler:
     def _wake_at(self, site: SiteQueue, at: float) -> None:
         site.waking = True
         self._timer(at, site)
-
-    def _park(self, held: Held) -> bool:
-        if self._holds and held.domain and self._holds.on_unit(held.domain.name, held.tenant):
-            held.state = PARKED
-            self._parked.append(held)
-            return True
-        return False
 
     def _timer(self, at: float, what: Held | SiteQueue | Resting) -> None:
         self._number += 1

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import msgspec
 
-from mailfleet_core.model.wire import BOUNCED, DEFERRED, DELIVERED, Entry, Recipient, RecipientOutcome, Result
+from mailfleet_core.model.site import domain_of
+from mailfleet_core.model.wire import (
+    BOUNCED,
+    CANCELLED,
+    DEFERRED,
+    DELIVERED,
+    Entry,
+    Recipient,
+    RecipientOutcome,
+    Result,
+)
 from mailfleet_router.decisions.policy import Ladder
 from mailfleet_router.decisions.retry import next_attempt, spread
 from mailfleet_router.decisions.shaping.learned import Lesson
@@ -17,13 +27,15 @@ MOST_ASKED_SECONDS = 4 * 3600.0
 NOTHING = Lesson()
 TOO_LATE = "4.4.7"
 """RFC 3463 X.4.7: delivery time expired."""
+BY_COMMAND = "5.7.1"
+"""RFC 3463 X.7.1: delivery not authorized, message refused. Here it is we who refuse."""
 
 
 class Ending(msgspec.Struct, frozen=True, gc=False):
     """Recipients to whom the same thing happened."""
 
     kind: str
-    """delivered, deferred, bounced or expired."""
+    """delivered, deferred, bounced, expired or cancelled."""
     outcome: RecipientOutcome
     recipients: tuple[Recipient, ...]
 
@@ -95,12 +107,30 @@ def asked(ladder: Ladder, rung: int, lesson: Lesson) -> float:
 
 
 def give_up(entry: Entry) -> tuple[Ending, ...]:
-    """How everybody of an entry ends that is bouncing or expiring (see `standing` in `fold`)."""
+    """How those of an entry end that is cancelled, bouncing or expiring."""
+    if entry.cancelled is not None:
+        outcome = RecipientOutcome(-1, BOUNCED, 0, BY_COMMAND, entry.cancelled.text, "command")
+        meant = tuple(recipient for recipient in entry.unit.recipients if _meant(entry, recipient))
+        return (Ending(CANCELLED, outcome, meant),)
     last = entry.last or RecipientOutcome(-1, DEFERRED, 0, TOO_LATE, "", "")
     recipients = entry.unit.recipients
     if last.verdict == BOUNCED:
         return (Ending(BOUNCED, last, recipients),)
     return (_expire(Ending(DEFERRED, last, recipients)),)
+
+
+def spared(entry: Entry) -> Entry | None:
+    """What goes on of an entry after `give_up`; None: nothing."""
+    if entry.cancelled is None or not entry.cancelled.domain:
+        return None
+    left = tuple(recipient for recipient in entry.unit.recipients if not _meant(entry, recipient))
+    unit = msgspec.structs.replace(entry.unit, recipients=left)
+    return msgspec.structs.replace(entry, unit=unit, due_at=0.0, cancelled=None) if left else None
+
+
+def _meant(entry: Entry, recipient: Recipient) -> bool:
+    domain = entry.cancelled.domain if entry.cancelled else ""
+    return not domain or domain_of(recipient.address) == domain
 
 
 def _expire(ending: Ending) -> Ending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Container
 
 import msgspec
 
@@ -35,11 +36,13 @@ class Wheel:
         for _ in range(start % max(1, min(self._total, 64)) if len(usable) > 1 else 0):
             self._heaviest()
 
-    def next(self) -> Choice | None:
-        """The next turn; None when no source of the pool has a lane."""
-        if not self._names:
+    def next(self, without: Container[str] = ()) -> Choice | None:
+        """The next turn; None when no source of the pool has a lane, or each is in `without`."""
+        if not self._names or (without and all(name in without for name in self._names)):
             return None
         index = self._heaviest() if len(self._names) > 1 else 0
+        while self._names[index] in without:
+            index = self._heaviest()
         self._turn[index] += 1
         lanes = self._lanes[index]
         return Choice(self._names[index], lanes[self._turn[index] % len(lanes)])

@@ -8,7 +8,7 @@ from mailfleet_router.decisions import dsn, story
 from mailfleet_router.decisions.journal import Journal, Waiting
 from mailfleet_router.decisions.outbox import Report
 from mailfleet_router.decisions.policy import Policy
-from mailfleet_router.decisions.settle import Ending, give_up
+from mailfleet_router.decisions.settle import Ending, give_up, spared
 from mailfleet_router.decisions.site_queue import ENDING, TELLING, Held
 
 
@@ -42,10 +42,12 @@ class Telling(Journal):
             self.out.counts.append(("recipients", ending.kind, held.stream, len(ending.recipients)))
             if ending.kind == wire.DELIVERED:
                 self.out.counts.append(("seconds", held.stream, "", int((at - held.accepted_at) * 1000)))
-            elif held.site is not None:
+            elif held.site is not None and ending.kind != wire.CANCELLED:
                 held.site.why = f"{ending.outcome.code or ending.outcome.phase} {ending.outcome.text}"[:200]
         passed_on = result.dsn_passed_on if result else False
         mailbox = held.domain is not None and held.domain.rule.route.kind == "lmtp"
+        if entry.cancelled is not None and entry.cancelled.quiet:
+            return
         if due := dsn.reportable(endings, entry.unit.envelope, passed_on=passed_on, mailbox=mailbox):
             waiting.left += 1
             mx = result.mx if result else ""
@@ -64,8 +66,8 @@ class Telling(Journal):
             self.out.reports.append(Report(self._token, "delayed", entry, due, at))
 
     def _end(self, held: Held, entry: Entry, now: float) -> None:
-        """Everybody of this unit bounces or expires, as its durable entry says."""
+        """Everybody of this unit bounces, expires or is cancelled, as its durable entry says."""
         held.state = ENDING
-        waiting = Waiting(held, None, None, 1)
+        waiting = Waiting(held, spared(entry), None, 1)
         self._tell(waiting, entry, give_up(entry), None, entry.due_at or now)
         self._batches.setdefault(self._batch, []).append(waiting)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -12,28 +13,43 @@ from mailfleet_core.bus import topics
 from mailfleet_core.bus.port import Bus, BusUnavailable, Record
 from mailfleet_core.clock import Clock
 from mailfleet_core.model import wire
-from mailfleet_router.decisions.holds import Holds
+from mailfleet_router.decisions.shaping import control
+from mailfleet_router.decisions.shaping.control import Controls
 from mailfleet_router.decisions.shaping.learned import Wide
 
 log = logging.getLogger(__name__)
 
+HOLE_SECONDS = 3.0
+"""The last records before the end may be gone by compaction: after so long without another one, all were read."""
+
 
 class Control:
-    """Suspensions and the learned table of sites."""
+    """Commands and the learned table of sites."""
 
-    def __init__(self, bus: Bus, holds: Holds, on_holds: Callable[[], None], wide: Wide, clock: Clock) -> None:
+    def __init__(
+        self, bus: Bus, controls: Controls, on_commands: Callable[[], None], wide: Wide, clock: Clock
+    ) -> None:  # fmt: skip
         self.sites: dict[str, str] = {}
         """Domain → site."""
         self._bus = bus
-        self._holds = holds
-        self._on_holds = on_holds
+        self._controls = controls
+        self._on_commands = on_commands
         self._wide = wide
         self._clock = clock
+        self._read_to = 0
+        self._progressed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Read the topic from its beginning and go on reading."""
+    async def start(self) -> None:
+        """Read the topic from its beginning and go on reading. Returns when all that lay there was read: who does not
+        know the commands must not route mail. Raises BusUnavailable."""
+        end = await self._bus.end(topics.CONTROL, 0)
         self._task = asyncio.create_task(self._tail())
+        with suppress(TimeoutError):
+            while self._read_to < end:
+                self._progressed.clear()
+                async with asyncio.timeout(HOLE_SECONDS):
+                    await self._progressed.wait()
 
     async def stop(self) -> None:
         """Read no further."""
@@ -55,13 +71,19 @@ class Control:
 
     async def _tail(self) -> None:
         async for batch in self._bus.tail(topics.CONTROL, 0, 0):
+            commands = False
             for record in batch:
                 try:
-                    self._read(record)
+                    commands |= self._read(record)
                 except (wire.Malformed, msgspec.MsgspecError, ValueError):
                     log.warning("a record of mail.control is not understood", extra={"offset": record.offset})
+            if commands:
+                self._on_commands()
+            self._read_to = batch[-1].offset + 1
+            self._progressed.set()
 
-    def _read(self, record: Record) -> None:
+    def _read(self, record: Record) -> bool:
+        """Take one record; True: commands changed."""
         kind, _, rest = record.key.partition(b"|")
         if kind == b"site":
             if record.value is None:
@@ -70,11 +92,16 @@ class Control:
                 self.sites[rest.decode()] = record.value.decode()
         elif kind == b"backoff" and record.value is not None:
             self._wide.read(rest.decode(), record.value, self._clock.now())
+        elif kind == b"command":
+            self._controls.set(rest.decode(), None if record.value is None else control.decode(record.value))
+            return True
         elif kind == b"suspend":
             what, _, name = rest.decode().partition("|")
             value = None if record.value is None else wire.decode(wire.Suspension, record.value)
-            self._holds.set(what, name, value)
-            self._on_holds()
+            for identifier, given in control.suspensions(what, name, value).items():
+                self._controls.set(identifier, given)
+            return True
+        return False
 
 
 def _unsaid(future: asyncio.Future[int]) -> None:

@@ -16,11 +16,11 @@ from mailfleet_core.bus.port import Bus, BusUnavailable
 from mailfleet_core.clock import Clock
 from mailfleet_core.model import wire
 from mailfleet_core.model.tags import EPOCH_KEY
-from mailfleet_router.decisions.holds import Holds
 from mailfleet_router.decisions.outbox import Report
 from mailfleet_router.decisions.partition import Partition
 from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.routing import Routing
+from mailfleet_router.decisions.shaping.control import Controls
 from mailfleet_router.decisions.shaping.last_minute import LastMinute
 from mailfleet_router.decisions.shaping.learned import Wide
 from mailfleet_router.decisions.shaping.leasing import holder_name
@@ -56,7 +56,7 @@ class Tools:
     clock: Clock
     policy: Policy
     routing: Routing
-    holds: Holds
+    controls: Controls
     control: Control
     reports: Reports
     leases: Leases
@@ -141,7 +141,7 @@ class Owner:
         position = await bus.committed(GROUP, topics.RESULT, self.number)
         tools = self.tools
         partition = Partition(
-            self.number, bus.partitions(topics.QUEUE), tools.policy, tools.routing, tools.holds, tools.wide,
+            self.number, bus.partitions(topics.QUEUE), tools.policy, tools.routing, tools.controls, tools.wide,
             Shares(tools.leases, tools.clock),
         )  # fmt: skip
         partition.claimed(epoch, position)
@@ -219,7 +219,7 @@ class Owner:
 
     # --- doing what is wanted --------------------------------------------------------------------------------------
     def wake(self) -> None:
-        """Something outside changed: time, the DNS, a suspension."""
+        """Something outside changed: time, the DNS, a command."""
         self._wake()
 
     def _wake(self) -> None:
@@ -241,7 +241,7 @@ class Owner:
         room = tools.bus.healthy and tools.bus.in_flight_bytes < tools.max_in_flight_bytes
         partition.tick(now, room and not self.draining)
         self._carry_out(partition)
-        if room and not partition.scheduler.idle and not self.draining:
+        if room and not partition.idle and not self.draining:
             self._wake()
         self._set_timer(partition.scheduler.next_at(), now)
 

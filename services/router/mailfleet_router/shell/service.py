@@ -14,8 +14,8 @@ from mailfleet_core.bus.port import BusUnavailable, Membership
 from mailfleet_core.dns.port import Resolver
 from mailfleet_core.service import Context
 from mailfleet_core.settings import SettingsError
-from mailfleet_router.decisions.holds import Holds
 from mailfleet_router.decisions.routing import Routing
+from mailfleet_router.decisions.shaping.control import Controls
 from mailfleet_router.decisions.shaping.last_minute import LastMinute
 from mailfleet_router.decisions.shaping.learned import Wide
 from mailfleet_router.decisions.shaping.leasing import holder_name
@@ -49,17 +49,17 @@ class Router:
         self._own_policy = traffic.own_file(context.settings)
         policy = make_policy(egress, settings, _load(self._own_policy))
         bus, clock = context.bus, context.clock
-        holds, routing = Holds(), Routing(policy)
+        controls, routing = Controls(), Routing(policy)
         minute = LastMinute(clock.now())
         wide = Wide()
-        control = Control(bus, holds, self._holds_changed, wide, clock)
+        control = Control(bus, controls, self._commanded, wide, clock)
         expire = {stream.name: stream.expire_seconds for stream in egress.streams}["transactional"]
         reports = Reports(bus, clock, control, settings.hostname or socket.getfqdn(), expire)
         resolving = Resolving(resolver, routing, clock, settings.dns_questions, self._resolved)
         self.owners: dict[int, Owner] = {}
         leases = Leases(bus, clock, context.instance, self._shares_grew)
         self._tools = Tools(
-            bus, clock, policy, routing, holds, control, reports, leases, resolving, context.instance,
+            bus, clock, policy, routing, controls, control, reports, leases, resolving, context.instance,
             bus_settings.max_in_flight_bytes, minute, wide,
         )  # fmt: skip
         self._settings = settings
@@ -73,7 +73,8 @@ class Router:
 
     async def start(self) -> None:
         """Read control, join the groups."""
-        self._tools.control.start()
+        await self._tools.control.start()
+        self._tools.controls.lapse(self._tools.clock.now())
         self._tools.leases.start()
         self._housekeeping = asyncio.create_task(self._keep_house())
         self._membership = await self._tools.bus.join(GROUP, topics.RESULT, self._assigned, self._revoked)
@@ -126,11 +127,11 @@ class Router:
                 owner.partition.resolved(name, now)
                 owner.wake()
 
-    def _holds_changed(self) -> None:
+    def _commanded(self) -> None:
         now = self._tools.clock.now()
         for owner in self.owners.values():
             if owner.partition is not None and owner.live:
-                owner.partition.holds_changed(now)
+                owner.partition.commanded(now)
                 owner.wake()
 
     def _shares_grew(self, holders: set[str]) -> None:
@@ -142,8 +143,8 @@ class Router:
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
             try:
-                if self._tools.holds.lapse(self._tools.clock.now()):
-                    self._holds_changed()
+                if self._tools.controls.lapse(self._tools.clock.now()):
+                    self._commanded()
                 for owner in list(self.owners.values()):
                     owner.sweep()
                     await owner.commit()

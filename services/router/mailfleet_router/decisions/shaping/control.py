@@ -6,11 +6,13 @@ the command is in force; bouncing and trying now are about mail that was accepte
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
 
+from mailfleet_core.model.wire import Malformed, Suspension
 from mailfleet_router.decisions.shaping.values import Facts, PolicyError
 
 BY = ("message", "tenant", "stream", "campaign", "domain", "site", "source", "pool")
@@ -37,6 +39,13 @@ class Command(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """When it ends; 0: when it is taken back."""
     pool: str = ""
     """reroute: where to."""
+    quiet: bool = False
+    """bounce: senders are not told."""
+
+    @property
+    def what(self) -> str:
+        """What it is about, for people."""
+        return ", ".join(f"{name} {value}" for name, value in self.about)
 
 
 class Subject(NamedTuple):
@@ -45,6 +54,28 @@ class Subject(NamedTuple):
     facts: Facts
     message: str
     accepted_at: float
+
+
+_decoder = msgspec.msgpack.Decoder(Command)
+
+
+def decode(value: bytes) -> Command:
+    """The command in a record of `mail.control` under `command|…`. Raises Malformed."""
+    try:
+        return _decoder.decode(value)
+    except msgspec.MsgspecError as error:
+        raise Malformed(f"not a command: {error}") from error
+
+
+def suspensions(kind: str, name: str, said: Suspension | None) -> dict[str, Command | None]:
+    """What a record under `suspend|kind|name` means, by command id. `site` is the name of a site or of a domain, so that
+    it becomes two commands."""
+    found: dict[str, Command | None] = {}
+    for field in ("site", "domain") if kind == "site" else (kind,):
+        key = f"suspend|{kind}|{name}|{field}"
+        about = ((field, _spelled(field, name)),)
+        found[key] = Command(key, SUSPEND, about, said.reason, said.author, said.at, said.until) if said else None
+    return found
 
 
 def command(
@@ -81,6 +112,8 @@ class Controls:
         self._commands: dict[str, Command] = {}
         self._index: dict[tuple[str, str], dict[str, Command]] = {}
         """By the most selective thing that a command names."""
+        self._said: Counter[str] = Counter()
+        """How many commands there are of an action, and how many that name a field."""
 
     def __bool__(self) -> bool:
         return bool(self._commands)
@@ -88,16 +121,22 @@ class Controls:
     def __iter__(self) -> Iterator[Command]:
         return iter(self._commands.values())
 
+    def say(self, word: str) -> bool:
+        """Is there a command of this action, or one that names this field?"""
+        return self._said[word] > 0
+
     def set(self, identifier: str, given: Command | None) -> None:
         """A command came, or (None) was taken back. Said twice it changes nothing."""
         old = self._commands.pop(identifier, None)
         if old is not None:
+            self._said.subtract(_words(old))
             place = self._index[_place(old)]
             del place[identifier]
             if not place:
                 del self._index[_place(old)]
         if given is not None:
             self._commands[identifier] = given
+            self._said.update(_words(given))
             self._index.setdefault(_place(given), {})[identifier] = given
 
     def lapse(self, now: float) -> tuple[Command, ...]:
@@ -122,6 +161,21 @@ class Controls:
         """What suspends this unit, whatever its source."""
         return next((given for given in self.on(subject, now) if given.action == SUSPEND), None)
 
+    def on_site(self, site: str) -> Command | None:
+        """What suspends a site for everybody."""
+        given = self._index.get(("site", site), {}).values()
+        return next((one for one in given if one.action == SUSPEND and len(one.about) == 1), None)
+
+    def sources(self, subject: Subject, now: float) -> dict[str, Command]:
+        """Sources that this unit may not use, each with what suspends it."""
+        found = {}
+        for given in self._commands.values():
+            if given.action == SUSPEND and (source := dict(given.about).get("source")):
+                asked = subject._replace(facts=subject.facts._replace(source=source))
+                if not 0 < given.until <= now and _about(given, asked):
+                    found[source] = given
+        return found
+
     def ending(self, subject: Subject, now: float) -> Command | None:
         """What bounces it."""
         return next((given for given in self.on(subject, now) if given.action == BOUNCE), None)
@@ -130,6 +184,10 @@ class Controls:
         """The pool it is to use: its own, or where the last command sent it."""
         moves = [given for given in self.on(subject, now) if given.action == REROUTE]
         return moves[-1].pool if moves else subject.facts.pool
+
+
+def _words(given: Command) -> tuple[str, ...]:
+    return (given.action, *(name for name, _ in given.about))
 
 
 def _place(given: Command) -> tuple[str, str]:

@@ -156,6 +156,13 @@ class Fair(Generic[T]):
             else:
                 self._leave(queue)
 
+    def wake_all(self) -> None:
+        """All that rested may go again."""
+        for class_ in self._order:
+            for flow in list(class_.flows.values()):
+                for queue in list(flow.queues.values()):
+                    self.wake(queue)
+
     def next(self) -> T | None:
         """The next unit, which is no longer kept here; None: nothing waits that may go."""
         queue = self.peek()

@@ -162,12 +162,16 @@ class Shaper:
         return Facts(tenant, stream, pool, "", site.name, provider, domain, campaign)
 
     # --- may it go? ----------------------------------------------------------------------------------------------
-    def admit(self, site: SiteShape, facts: Facts, route: Route, now: float, asked: str = "") -> Go | Wait:
-        """The way of a unit of `facts` (without a source) that is due, or until when it waits. `take` is to follow."""
+    def admit(
+        self, site: SiteShape, facts: Facts, route: Route, now: float, asked: str = "",
+        without: frozenset[str] = frozenset(),
+    ) -> Go | Wait:  # fmt: skip
+        """The way of a unit of `facts` (without a source) that is due, by no source in `without`, or until when it waits.
+        `take` is to follow."""
         at = self.learned.sites.get(site.name)
         if at is not None and (waits := self._whole(site, at, facts, now)) is not None:
             return waits
-        pool = site.pools.get(facts.pool) or self._pool_at(site, facts.pool)
+        pool = site.pools.get((facts.pool, without)) or self._pool_at(site, facts.pool, without)
         if not pool.members:
             return Wait(now + 30.0, f"pool {facts.pool} has no source with a lane", "settings", FLOW)
         if self._plain(pool, site, now):
@@ -305,11 +309,11 @@ class Shaper:
         found.plan = plan
         return found
 
-    def _pool_at(self, site: SiteShape, name: str) -> PoolAt:
-        usable = self._members(name)
+    def _pool_at(self, site: SiteShape, name: str, without: frozenset[str]) -> PoolAt:
+        usable = tuple([member for member in self._members(name) if member[0] not in without])
         overflow = self.rules.overflow.get(name, "")
-        surplus = self._members(overflow) if overflow else ()
-        found = site.pools[name] = PoolAt(site.name, usable, surplus)
+        surplus = tuple([member for member in self._members(overflow) if member[0] not in without]) if overflow else ()
+        found = site.pools[name, without] = PoolAt(site.name, usable, surplus)
         return found
 
     def _members(self, pool: str) -> tuple[tuple[str, int], ...]:

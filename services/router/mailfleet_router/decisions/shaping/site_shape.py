@@ -115,7 +115,7 @@ class SiteShape:
         self.ruled = ruled
         """The policy's limits apply: the site was found by MX."""
         self.paths: dict[tuple[str, ...], Path] = {}
-        self.pools: dict[str, PoolAt] = {}
+        self.pools: dict[tuple[str, frozenset[str]], PoolAt] = {}
         self.pace = Pace()
         self.paces: dict[str, Pace] = {}
         """By source."""
