@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from mailfleet_cli import maildir
+from mailfleet_cli.commanding import end_of, key_of, seconds_of
 from mailfleet_cli.main import LazyGroup, mailfleet
 from mailfleet_cli.output import span
-from mailfleet_cli.suspension import end_of, key_of, seconds_of
 
 
 def call(*arguments: str, cwd: Path | None = None) -> tuple[int, str]:

@@ -21,7 +21,7 @@ from mailfleet_router.decisions.shaping.learned import Wide
 from mailfleet_router.decisions.shaping.leasing import holder_name
 from mailfleet_router.decisions.shaping.values import PolicyError
 from mailfleet_router.settings import RouterSettings
-from mailfleet_router.shell import counting, traffic
+from mailfleet_router.shell import concerned, counting, traffic
 from mailfleet_router.shell.audit import Auditor
 from mailfleet_router.shell.control import Control
 from mailfleet_router.shell.hearing import Reading
@@ -70,6 +70,7 @@ class Router:
         self._housekeeping: asyncio.Task[None] | None = None
         self._started = False
         context.routes.extend(Pages(self.owners, clock, minute, context.instance).routes())
+        context.routes.append(concerned.route(self.owners))
 
     async def start(self) -> None:
         """Read control, join the groups."""
