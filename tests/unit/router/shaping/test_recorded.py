@@ -57,6 +57,19 @@ def test_an_attempt_is_read_as_the_router_wrote_it() -> None:
     assert said == {(ANSWERS[0], 1, "a.example"), (ANSWERS[1], 1, "b.example"), (ANSWERS[2], 1, "b.example")}
 
 
+def test_a_unit_that_is_moved_to_the_site_of_its_domain_arrives_there_and_once() -> None:
+    first, moved = (
+        Entry(Unit(b"u" * 16, site, ENVELOPE, RECIPIENTS, hop)) for hop, site in enumerate(("a.example", "yahoo"))
+    )
+    told = [story.queued(first, NOW), story.queued(moved, NOW + 0.5), story.attempted(ENTRY)]
+    assert [(type(step), step.facts.site) for step in steps(told)] == [(Queued, "yahoo"), (Begun, "yahoo")]  # type: ignore[union-attr]
+
+
+def test_a_unit_that_a_new_owner_tells_of_again_has_arrived_already() -> None:
+    told = [story.queued(Entry(ENTRY.unit), NOW + seconds) for seconds in (0, 500, 1000)]
+    assert [step.at for step in steps(told) if isinstance(step, Queued)] == [NOW]
+
+
 def test_recipients_of_one_answer_are_counted_by_domain() -> None:
     same = [RecipientOutcome(index, DEFERRED, 450, "4.2.0", "later", "rcpt") for index in range(3)]
     result = Result(b"u" * 16, 0, 1, SETTLED, "ip-1", NOW + 2, NOW + 5, tuple(same))

@@ -102,23 +102,65 @@ _RANKS = {"queued": 0, "attempted": 1, "held": 2}
 def _in_order(events: Iterable[Event]) -> Iterator[Event]:
     waiting: list[tuple[_Key, int, Event]] = []
     newest, last = -math.inf, None
+    arrivals = _Arrivals()
     for number, event in enumerate(events):
         if not 0.0 <= event.at <= MAX_INSTANT:
             continue
         newest = max(newest, event.at)
-        heapq.heappush(waiting, (_key(event), number, event))
+        key = _key(event)
+        arrivals.comes(event, key)
+        heapq.heappush(waiting, (key, number, event))
         while waiting and (waiting[0][0][0] < newest - LATE_SECONDS or len(waiting) > MAX_EARLY):
             key, _, first = heapq.heappop(waiting)
-            if key != last:
-                yield first
+            if (told := arrivals.goes(first)) and key != last:
+                yield told
             last = key
     for key, _, first in sorted(waiting):
-        if key != last:
-            yield first
+        if (told := arrivals.goes(first)) and key != last:
+            yield told
         last = key
 
 
 _Key = tuple[float, int, bytes, int, str, str, bytes]
+
+
+class _Arrivals:
+    """A unit arrives once, at the site where it stays: before its domain is asked about it waits for a moment at a site of
+    the domain's name, and a new owner of its partition begins its story again."""
+
+    def __init__(self) -> None:
+        self._ahead: dict[bytes, tuple[int, _Key, str]] = {}
+        """Of units with events that are kept back: how many, the newest, and its site."""
+        self._arrived: dict[bytes, None] = {}
+        """Units that were not attempted since."""
+
+    def comes(self, event: Event, key: _Key) -> None:
+        """An event is kept back."""
+        if event.kind in ("queued", "attempted"):
+            unit = _unit(event)
+            count, newest, site = self._ahead.get(unit, (0, key, event.site))
+            self._ahead[unit] = (count + 1, key, event.site) if key > newest else (count + 1, newest, site)
+
+    def goes(self, event: Event) -> Event | None:
+        """And has its turn; None: it is not to be told."""
+        unit = _unit(event)
+        site = self._site(unit) if event.kind in ("queued", "attempted") else event.site
+        if event.kind != "queued" or event.attempt:
+            if event.kind != "held":
+                self._arrived.pop(unit, None)
+            return event
+        if unit in self._arrived:
+            return None
+        if len(self._arrived) >= MAX_EARLY:
+            del self._arrived[next(iter(self._arrived))]
+        self._arrived[unit] = None
+        return event if event.site == site else msgspec.structs.replace(event, site=site)
+
+    def _site(self, unit: bytes) -> str:
+        count, newest, site = self._ahead.pop(unit)
+        if count > 1:
+            self._ahead[unit] = (count - 1, newest, site)
+        return site
 
 
 def _key(event: Event) -> _Key:
