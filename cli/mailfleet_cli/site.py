@@ -52,6 +52,7 @@ def lines(page: dict[str, Any], now: float) -> list[str]:
         *_queue(page["queue"], now),
         *_pace(page["pace"]),
         *_window(page["window"]),
+        *_shaping(page.get("shaping") or {}, now),
         *_replies(page["pace"].get("replies", {})),
     ]
 
@@ -114,6 +115,58 @@ def _window(window: dict[str, Any]) -> list[str]:
     now = ", used up now" if window["waits_for_rate"] else ""
     where = f"  [dim]{output.clean(window['where'])}[/]"
     return [_label("window") + f"{window['in_flight']} of {window['most'] or '-'} in senders' hands{rate}{now}{where}"]
+
+
+def _shaping(shaping: dict[str, Any], now: float) -> list[str]:
+    """What the traffic policy and the site's answers make of it."""
+    if not shaping:
+        return []
+    provider = output.clean(shaping.get("provider") or "none")
+    applies = (
+        ""
+        if shaping.get("policy_applies", True)
+        else "; the policy's limits do not apply: it is a route of the settings"
+    )
+    found = [_label("provider") + provider + applies]
+    if shaping.get("health", {}).get("dead"):
+        found.append(
+            _label("dead", "red")
+            + f"it does not answer; tried again {output.moment(shaping['health']['probe_at'], now)}"
+        )
+    for name, source in sorted(shaping.get("sources", {}).items()):
+        found += _source(name, source)
+    sources = shaping.get("sources", {}).values()
+    scopes = [*shaping.get("scopes", ()), *(scope for source in sources for scope in source.get("back_off", ()))]
+    for scope in {scope["scope"]: scope for scope in scopes}.values():
+        found += _scope(scope, now)
+    return found
+
+
+def _source(name: str, source: dict[str, Any]) -> list[str]:
+    rate = next((limit["value"] for limit in source["limits"] if limit["quantity"] == "message_rate"), "no limit")
+    window = f"/{source['window']:g}" if source.get("window") else ""
+    head = f"{output.clean(name)}: {source['per_second']:.3g}/s of {rate}, in hand {source['in_flight']}{window}, "
+    found = [_label("source") + head + f"standing {source['standing']} ({source['score']:.0f})"]
+    for limit in source["limits"]:
+        found.append(_label("") + f"[dim]{limit['quantity']} {limit['value']}: {output.clean(limit['limit'])}, "
+                     f"{output.clean(limit['where'])}[/]")  # fmt: skip
+    if warm := source.get("warm_up"):
+        why = f"; {output.clean(warm['why'])}" if warm.get("why") else ""
+        found.append(
+            _label("") + f"warms up by {output.clean(warm['plan'])}, stage {warm['stage']}, {warm['cap']} a day{why}"
+        )
+    return found
+
+
+def _scope(scope: dict[str, Any], now: float) -> list[str]:
+    until = f" until {output.moment(scope['until'], now)}" if scope["until"] > now else ""
+    rate = f", {scope['per_second']:.3g}/s" if scope["per_second"] else ""
+    factor = f" to {scope['factor']:.0%}" if scope["what"] == "slowed" else ""
+    by = f"rule {scope['rule']}: {scope['reply']}" if scope["rule"] else ""
+    return [
+        _label(scope["what"], "yellow") + f"{output.clean(scope['scope'])}{factor}{rate}{until}",
+        *([_label("") + f"[dim]{output.clean(by)}[/]"] if by else []),
+    ]
 
 
 def _replies(replies: dict[str, Any]) -> list[str]:

@@ -19,18 +19,30 @@ from support.scripted_town import ScriptedTown, scripted_town
 from support.town import until
 
 MAILFLEET = str(Path(sys.executable).with_name("mailfleet"))
-BUSY, CALM = "busy.test", "calm.test"
+BUSY, CALM, STRICT = "busy.test", "calm.test", "strict.test"
+POLICY = """\
+version: 1
+rules:
+- name: asked-to-slow-down
+  text: 'slow down, please'
+  class: rate_limited
+  blame: sender_ip
+  effect: pause
+  scope: source_site
+  samples: {match: [421 4.7.0 slow down, please], not: [421 4.7.0 busy]}
+"""
 PATIENT = {"stream": [{"name": "transactional", "retry_seconds": [600.0], "jitter": 0.0, "expire_seconds": 7200.0}]}
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A fleet with a mail that a busy site put off, and one that was delivered."""
+    """A fleet with a mail that a busy site put off, one that was delivered, and one that made its source pause."""
 
     fleet: Fleet
     town: ScriptedTown
     deferred: str
     delivered: str
+    refused: str
     """Message ids."""
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -59,20 +71,22 @@ def hand_in(fleet: Fleet, recipient: str) -> str:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("why")
-    busy = ScriptedMx(replies={"RCPT": b"451 4.7.1 Greylisted, come back in a while"})
+    busy = ScriptedMx(replies={"RCPT": b"452 4.2.2 The mailbox is full"})
+    strict = ScriptedMx(replies={"RCPT": b"421 4.7.0 Slow down, please"})
+    (directory / "policy.yaml").write_text(POLICY)
     with (
-        scripted_town({BUSY: busy, CALM: ScriptedMx()}) as town,
+        scripted_town({BUSY: busy, CALM: ScriptedMx(), STRICT: strict}) as town,
         fleet(directory, more={**town.settings, **PATIENT}) as running,
     ):
-        deferred, delivered = hand_in(running, f"a@{BUSY}"), hand_in(running, f"b@{CALM}")
-        until(lambda: {e.kind for e in running.events()} >= {"deferred", "delivered"}, 60, running.logs)
-        yield World(running, town, deferred, delivered)
+        deferred, delivered, refused = (hand_in(running, to) for to in (f"a@{BUSY}", f"b@{CALM}", f"c@{STRICT}"))
+        until(lambda: sum(e.kind in ("deferred", "delivered") for e in running.events()) == 3, 60, running.logs)
+        yield World(running, town, deferred, delivered, refused)
 
 
 def test_a_deferred_mail_is_told_with_the_reply_and_the_time_of_the_next_try(world: World) -> None:
     (told,) = world.lines("why", world.deferred)
     assert (told["state"], told["unit"]["recipients"], told["unit"]["attempts"]) == ("deferred", [f"a@{BUSY}"], 1)
-    assert "451 4.7.1 Greylisted" in told["summary"]
+    assert "452 4.2.2 The mailbox" in told["summary"]
     assert 500 < told["estimate"]["at"] - time.time() <= 600
     text = world.command("why", world.deferred).stdout
     assert "kept by the router" in text
@@ -86,8 +100,8 @@ def test_a_recipient_will_do_for_the_question(world: World, question: str) -> No
 
 def test_a_message_id_of_the_header_finds_all_its_mails(world: World) -> None:
     told = world.lines("why", "<one@sender.test>")
-    assert {(each["unit_id"][:26], each["state"]) for each in told} == {
-        (world.deferred, "deferred"), (world.delivered, "delivered"),
+    assert {(each["unit_id"][:26], each["state"]) for each in told} >= {
+        (world.deferred, "deferred"), (world.delivered, "delivered"), (world.refused, "deferred"),
     }  # fmt: skip
 
 
@@ -119,8 +133,28 @@ def test_a_suspension_is_shown_with_who_made_it_as_the_reason(world: World) -> N
 def test_a_site_shows_its_queue_its_last_reply_and_its_pace(world: World) -> None:
     (page,) = world.lines("site", f"mx.{BUSY}")
     assert (page["queue"]["states"], page["queue"]["waiting"]) == ({"deferred": 1}, 1)
-    assert page["pace"]["replies"]["4xx"]["text"].endswith("Greylisted, come back in a while")
+    assert page["pace"]["replies"]["4xx"]["text"].endswith("The mailbox is full")
     text = world.command("site", f"mx.{BUSY}").stdout
     assert "1 deferred" in text
     assert "last 4xx" in text
     assert world.command("site", "mx.nowhere.test").returncode == 1
+
+
+def test_a_pause_that_a_reply_caused_is_told_with_the_rule_and_its_line(world: World) -> None:
+    waiting = hand_in(world.fleet, f"d@{STRICT}")
+    until(lambda: world.lines("why", waiting)[0]["state"] == "ready", 20)
+    (told,) = world.lines("why", waiting)
+    (pause,) = [reason for reason in told["reasons"] if reason["by"] == "pause"]
+    assert pause["text"].startswith(
+        f"source default at site mx.{STRICT} is paused: rule asked-to-slow-down by the reply 421"
+    )
+    assert pause["where"] == f"{world.fleet.directory / 'policy.yaml'}:3"
+    assert 200 < pause["until"] - time.time() <= 300
+    assert told["estimate"]["at"] >= pause["until"]
+    assert told["place"] == {"ahead": 0, "of": 1}
+    text = world.command("site", f"mx.{STRICT}").stdout
+    assert "paused        source default at site" in text
+    (scope,) = json.loads(world.command("top", "--json").stdout)["paused"]
+    assert (scope["scope"], scope["until"]) == (f"source default at site mx.{STRICT}", pause["until"])
+    (row,) = [row for row in world.lines("queues") if row["site"] == f"mx.{STRICT}"]
+    assert row["why"]

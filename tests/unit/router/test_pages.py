@@ -71,7 +71,9 @@ async def test_a_deferral_is_told_with_the_reply_and_when_it_is_tried_again(flee
     (reason,) = told["reasons"]
     assert (told["unit"]["state"], reason["by"], reason["owner"]) == ("deferred", "deferral", "router")
     assert "451 4.2.0 greylisted, come back" in reason["text"]
-    assert reason["where"] == "retry_seconds of stream transactional"
+    assert reason["where"].startswith(
+        "what the reply asks for, by rule greylisted, mailfleet_router/policy/responses.yaml:"
+    )
     assert reason["until"] == told["unit"]["due_at"] == told["estimate"]["at"] > SystemClock.now()
 
 

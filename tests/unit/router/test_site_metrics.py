@@ -11,6 +11,7 @@ import pytest
 from mailfleet_core import metrics
 from mailfleet_core.model.wire import Event
 from mailfleet_router.decisions.partition import Partition
+from mailfleet_router.decisions.shaping.fairness import Fair
 from mailfleet_router.decisions.shaping.last_minute import LastMinute
 from mailfleet_router.decisions.site_queue import READY, Held, SiteQueue
 from mailfleet_router.shell.site_metrics import SITES, SiteMetrics
@@ -18,9 +19,10 @@ from mailfleet_router.shell.site_metrics import SITES, SiteMetrics
 
 def site(name: str, ready: int = 1, tenants: tuple[str, ...] = ("shop",), in_flight: int = 0) -> SiteQueue:
     found = SiteQueue(name, 0.0)
+    found.ready = Fair()
     for number in range(ready):
         held = Held(b"u", b"", b"P", 0, state=READY, tenant=tenants[number % len(tenants)])
-        found.ready.append(held)
+        found.ready.add(held, held.tenant)
     found.units, found.in_flight = ready + in_flight, in_flight
     return found
 

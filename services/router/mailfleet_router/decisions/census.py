@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 from mailfleet_router.decisions.commands import Hold
@@ -29,8 +28,12 @@ SLICE_UNITS = 5_000
 
 
 def ready_tenants(site: SiteQueue) -> dict[str, float]:
-    """The tenants that have mail ready at a site, among its first some thousand units, and their weights."""
-    return {held.tenant: 1.0 for held in islice(site.ready, SLICE_UNITS) if held.state == READY}
+    """The tenants that have mail at a site which may go, and their weights."""
+    return {
+        flow.tenant: flow.weight
+        for _, flow in site.ready.flows()
+        if any(queue.items and not queue.resting for queue in flow.queues.values())
+    }
 
 
 class Sites:

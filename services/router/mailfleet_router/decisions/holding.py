@@ -9,7 +9,20 @@ from mailfleet_core.model import ids, wire
 from mailfleet_core.model.wire import Entry
 from mailfleet_router.decisions.partition import Partition
 from mailfleet_router.decisions.policy import Rule
-from mailfleet_router.decisions.shaping.why import Answer, Place, Reason, Speed, Unit, compose
+from mailfleet_router.decisions.shaping import telling
+from mailfleet_router.decisions.shaping.site_shape import SiteShape
+from mailfleet_router.decisions.shaping.values import Facts
+from mailfleet_router.decisions.shaping.why import (
+    WITHOUT_END,
+    Answer,
+    Line,
+    Place,
+    Reason,
+    Speed,
+    Unit,
+    compose,
+    place,
+)
 from mailfleet_router.decisions.site_queue import (
     ATTEMPTING,
     DEFERRED,
@@ -33,8 +46,10 @@ def answer(partition: Partition, held: Held, pace: Speed, router: str, now: floa
     """Why `held` waits, with the pace at which its site was served lately and the instance that owns the partition."""
     entry = wire.decode(Entry, held.raw)
     where = _place(held) if held.state == READY else None
-    return compose(_unit(partition, held, entry, router), list(reasons(partition, held, entry, now)), where,
-                   _speed(held.site, pace), now)  # fmt: skip
+    unit = _unit(partition, held, entry, router)
+    return compose(
+        unit, list(reasons(partition, held, entry, now)), where, _speed(partition, held, entry, pace, now), now
+    )
 
 
 def reasons(partition: Partition, held: Held, entry: Entry, now: float) -> Iterator[Reason]:
@@ -49,17 +64,19 @@ def reasons(partition: Partition, held: Held, entry: Entry, now: float) -> Itera
     if held.state == FOLDED:
         yield Reason("router", "the new owner of its partition takes it up", "", 0.0, "router")
     if held.state == DEFERRED:
-        yield _deferral(held, entry)
+        yield _deferral(partition, held, entry)
     if held.state == RESOLVING:
         name = held.domain.name if held.domain else ""
         yield Reason("dns", f"the DNS is asked where mail for {name} goes", "the DNS", 0.0, "dns")
     if (hold := partition.scheduler.hold_on(held)) is not None:
         yield Reason("suspension", hold.reason, f"{hold.by}, with mailfleet suspend", hold.until, "postmaster")
-    if held.site is not None and held.state in (READY, PARKED, DEFERRED):
-        yield from _of_site(held.site)
+    for reason in _of_site(partition, held, entry, now):
+        # What a unit finds used up now says nothing of one that is due later.
+        if held.state != DEFERRED or reason.until > held.due_at or reason.by in WITHOUT_END:
+            yield reason
 
 
-def _deferral(held: Held, entry: Entry) -> Reason:
+def _deferral(partition: Partition, held: Held, entry: Entry) -> Reason:
     last = entry.last
     if held.reported.startswith("pool "):
         return Reason("source", held.reported, f"[[pool]] {held.pool} in the settings", held.due_at, "router")
@@ -68,20 +85,35 @@ def _deferral(held: Held, entry: Entry) -> Reason:
     if not entry.attempts or last is None:
         return Reason("deferral", "it is offered again", "", held.due_at, "router")
     text = f"attempt {entry.attempts} was put off by the receiver: {said(entry)}"
-    return Reason("deferral", text, f"retry_seconds of stream {held.stream}", held.due_at, "router")
+    where = f"retry_seconds of stream {held.stream}"
+    if held.site is not None and held.site.shape is not None:
+        where = telling.next_try(partition.shaper, _facts(partition, held.site.shape, held, entry), last)
+    return Reason("deferral", text, where, held.due_at, "router")
 
 
-def _of_site(site: SiteQueue) -> Iterator[Reason]:
-    rule = site.rule
-    if rule is None:
+def _of_site(partition: Partition, held: Held, entry: Entry, now: float) -> Iterator[Reason]:
+    site = held.site
+    if site is None or held.state not in (READY, PARKED, DEFERRED):
         return
-    name = _route(rule)
-    if site.in_flight >= rule.site_window:
-        text = f"{site.in_flight} units of the site are in senders' hands, which is its window"
-        yield Reason("window", text, f"{name}: site_window", 0.0, "router")
-    if site.waking:
-        text = f"the site's limit of {rule.site_messages_per_second:g} messages per second"
-        yield Reason("rate", text, f"{name}: site_messages_per_second", 0.0, "router")
+    if (rule := site.rule) is not None:
+        if site.in_flight >= rule.site_window:
+            text = f"{site.in_flight} units of the site are in senders' hands, which is its window"
+            yield Reason("window", text, f"{_route(rule)}: site_window", 0.0, "router")
+        if rule.site_messages_per_second and site.bucket.tokens < 1.0 and site.waking:
+            text = f"the site's limit of {rule.site_messages_per_second:g} messages per second"
+            yield Reason("rate", text, f"{_route(rule)}: site_messages_per_second", 0.0, "router")
+    if site.shape is not None:
+        facts = _facts(partition, site.shape, held, entry)
+        yield from telling.why(partition.shaper, site.shape, facts, now)
+        asked = partition.shaper.asked(entry, site.shape, facts.domain)
+        if asked and held.state != DEFERRED:
+            text = f"the site greylists: it expects source {asked} again, and no other"
+            yield Reason("greylisting", text, "the last reply", 0.0, "router")
+
+
+def _facts(partition: Partition, shape: SiteShape, held: Held, entry: Entry) -> Facts:
+    domain, campaign = held.domain.name if held.domain else "", entry.unit.envelope.campaign
+    return partition.shaper.facts(shape, held.tenant, held.stream, held.pool, domain, campaign)
 
 
 def window(site: SiteQueue) -> dict[str, Any]:
@@ -110,7 +142,8 @@ def _unit(partition: Partition, held: Held, entry: Entry, router: str) -> Unit:
     return Unit(
         unit_id=ids.text(held.key), state=STATES[held.state], site=held.site.name if held.site else "",
         domain=held.domain.name if held.domain else "", partition=partition.number, router=router, tenant=held.tenant,
-        stream=held.stream, pool=held.pool, recipients=tuple(each.address for each in entry.unit.recipients),
+        stream=held.stream, pool=held.pool, campaign=entry.unit.envelope.campaign,
+        recipients=tuple(each.address for each in entry.unit.recipients),
         attempts=held.attempts, since=held.since, due_at=held.due_at, accepted_at=held.accepted_at,
         expires_at=held.expires_at, last=said(entry),
     )  # fmt: skip
@@ -119,12 +152,25 @@ def _unit(partition: Partition, held: Held, entry: Entry, router: str) -> Unit:
 def _place(held: Held) -> Place | None:
     if held.site is None:
         return None
-    ready = [each for each in held.site.ready if each.state == READY and each.site is held.site]
-    return Place(next((index for index, each in enumerate(ready) if each is held), len(ready)), len(ready))
+    lines, mine, index = [], None, 0
+    for priority, flow in held.site.ready.flows():
+        turning = [queue for queue in flow.queues.values() if not queue.resting]
+        lines.append(Line(priority, flow.tenant, flow.weight, sum(map(len, (queue.items for queue in turning))),
+                          flow.class_.floor))  # fmt: skip
+        for queue in flow.queues.values() if flow.tenant == held.tenant else ():
+            at = next((number for number, each in enumerate(queue.items) if each is held), None)
+            if at is not None:
+                mine = priority
+                index = at + sum(min(at, len(other.items)) for other in turning if other is not queue)
+    return place(lines, mine, held.tenant, index) if mine is not None else None
 
 
-def _speed(site: SiteQueue | None, pace: Speed) -> Speed:
+def _speed(partition: Partition, held: Held, entry: Entry, pace: Speed, now: float) -> Speed:
+    site = held.site
     limit = site.rule.site_messages_per_second if site and site.rule else 0.0
     if limit and (not pace.per_second or limit < pace.per_second):
-        return Speed(limit, "which is the site's limit")
-    return pace
+        pace = Speed(limit, "which is the site's limit")
+    if site is None or site.shape is None:
+        return pace
+    facts = _facts(partition, site.shape, held, entry)
+    return telling.speed(partition.shaper, site.shape, facts, pace, now)

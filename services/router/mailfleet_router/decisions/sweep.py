@@ -65,6 +65,8 @@ def why(partition: Partition, held: Held) -> tuple[str, str, float]:
         return "", "router", 0.0
     if site.in_flight >= site.rule.site_window:
         return f"{site.in_flight} in senders' hands, which is the site's window", "window", 0.0
-    if site.waking:
+    if site.rule.site_messages_per_second and site.bucket.tokens < 1.0 and site.waking:
         return f"the site's limit of {site.rule.site_messages_per_second:g} messages per second", "rate", 0.0
+    if site.waits and (site.waking or site.stalled or not site.active):
+        return site.waits, "policy", 0.0
     return "its turn has not come", "router", 0.0

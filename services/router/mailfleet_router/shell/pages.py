@@ -9,9 +9,10 @@ of them. Fields: `unit_id`, `site`, `partition`, `state`, `attempts`, `due_at`, 
 `GET /api/why/{id}`: the same, why it waits: `unit`, `summary`, `reasons`, `place`, `estimate` (`shaping/why.py`).
 
 `GET /api/site/{name}`: a JSON array, an object a partition that has units of the site or has sent some lately: `site`,
-`partition`, `router`, `queue` (`SiteCensus.story`), `pace` (`LastMinute.site`), `window`.
+`partition`, `router`, `queue` (`SiteCensus.story`), `pace` (`LastMinute.site`), `window`, `shaping` (`telling.site_story`).
 
-`GET /api/top`: an object: `router`, `queued`, `in_flight`, `seconds`, `sites` (those with most units), `sources`.
+`GET /api/top`: an object: `router`, `queued`, `in_flight`, `seconds`, `sites` (those with most units), `sources`,
+`paused`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from mailfleet_core.clock import Clock
 from mailfleet_core.model import ids, wire
 from mailfleet_router.decisions import census, holding
 from mailfleet_router.decisions.partition import Partition
+from mailfleet_router.decisions.shaping import telling
 from mailfleet_router.decisions.shaping.last_minute import LastMinute
 from mailfleet_router.decisions.shaping.why import Speed
 from mailfleet_router.decisions.site_queue import PARKED, READY, RESOLVING, Held, SiteQueue
@@ -113,6 +115,7 @@ class Pages:
             "queue": counted.story(),
             "pace": {**msgspec.to_builtins(minute), "per_second": minute.per_second},
             "window": holding.window(site),
+            "shaping": telling.site_story(partition.shaper, site.shape, now) if site.shape else {},
         }
 
     async def _top(self, _: web.Request) -> web.Response:
@@ -126,7 +129,8 @@ class Pages:
                 "in_flight": sum(partition.scheduler.in_flight for partition in partitions),
                 "seconds": self._minute.seconds(now),
                 "sites": [_top_row(site) for site in heapq.nlargest(TOP_SITES, sites, key=lambda site: site.units)],
-                "sources": self._minute.sources(),
+                "sources": _top_sources(self._minute.sources(), partitions),
+                "paused": [scope for partition in partitions for scope in telling.paused(partition.shaper, now)],
             }
         )
 
@@ -143,13 +147,21 @@ def _units(partition: Partition, identifier: bytes) -> list[Held]:
     return [held for key, held in units.items() if key.startswith(identifier)]
 
 
+def _top_sources(sources: dict[str, dict[str, int]], partitions: list[Partition]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {name: dict(counts) for name, counts in sources.items()}
+    for partition in partitions:
+        for source, standing in telling.standings(partition.shaper).items():
+            found.setdefault(source, {})["standing"] = standing
+    return found
+
+
 def _top_row(site: SiteQueue) -> dict[str, Any]:
     return {
         "site": site.name,
         "waiting": site.units - site.in_flight,
         "ready": len(site.ready),
         "in_flight": site.in_flight,
-        "why": site.why,
+        "why": (site.waits if len(site.ready) and site.waits else "") or site.why,
     }
 
 

@@ -96,6 +96,12 @@ class Fair(Generic[T]):
                 for queue in flow.queues.values():
                     yield from queue.items
 
+    def flows(self) -> Iterator[tuple[int, Flow[T]]]:
+        """Each tenant's units in each priority, the higher priorities first."""
+        for priority in sorted(self._classes):
+            for flow in self._classes[priority].flows.values():
+                yield priority, flow
+
     def add(self, item: T, tenant: str, priority: int = 0, key: Hashable = "") -> None:
         """One more unit. Priority 0 goes before 1, and so on; units of one `key` rest together."""
         class_ = self._classes.get(priority)
