@@ -7,6 +7,7 @@ from typing import Any
 
 from mailfleet_core.model import ids, wire
 from mailfleet_core.model.wire import Entry
+from mailfleet_router.decisions.commands import Hold
 from mailfleet_router.decisions.partition import Partition
 from mailfleet_router.decisions.policy import Rule
 from mailfleet_router.decisions.shaping import telling
@@ -69,7 +70,7 @@ def reasons(partition: Partition, held: Held, entry: Entry, now: float) -> Itera
         name = held.domain.name if held.domain else ""
         yield Reason("dns", f"the DNS is asked where mail for {name} goes", "the DNS", 0.0, "dns")
     if (hold := partition.scheduler.hold_on(held)) is not None:
-        yield Reason("suspension", hold.reason, f"{hold.by}, with mailfleet suspend", hold.until, "postmaster")
+        yield _suspended(hold)
     for reason in _of_site(partition, held, entry, now):
         # What a unit finds used up now says nothing of one that is due later.
         if held.state != DEFERRED or reason.until > held.due_at or reason.by in WITHOUT_END:
@@ -104,16 +105,22 @@ def _of_site(partition: Partition, held: Held, entry: Entry, now: float) -> Iter
             yield Reason("rate", text, f"{_route(rule)}: site_messages_per_second", 0.0, "router")
     if site.shape is not None:
         facts = _facts(partition, site.shape, held, entry)
-        yield from telling.why(partition.shaper, site.shape, facts, now)
+        without = {source: _suspended(hold) for source, hold in partition.commands.sources(held).items()}
+        yield from telling.why(partition.shaper, site.shape, facts, now, without)
         asked = partition.shaper.asked(entry, site.shape, facts.domain)
         if asked and held.state != DEFERRED:
             text = f"the site greylists: it expects source {asked} again, and no other"
             yield Reason("greylisting", text, "the last reply", 0.0, "router")
 
 
+def _suspended(hold: Hold) -> Reason:
+    return Reason("suspension", hold.reason, f"{hold.by}, by command", hold.until, "postmaster")
+
+
 def _facts(partition: Partition, shape: SiteShape, held: Held, entry: Entry) -> Facts:
     domain, campaign = held.domain.name if held.domain else "", entry.unit.envelope.campaign
-    return partition.shaper.facts(shape, held.tenant, held.stream, held.pool, domain, campaign)
+    pool = partition.commands.pool(held)
+    return partition.shaper.facts(shape, held.tenant, held.stream, pool, domain, campaign)
 
 
 def window(site: SiteQueue) -> dict[str, Any]:

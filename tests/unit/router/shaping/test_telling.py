@@ -169,6 +169,14 @@ def test_a_pool_without_sources_is_told() -> None:
     assert (reason.by, reason.until) == ("source", 0.0)
 
 
+def test_sources_suspended_by_command_hold_what_has_no_other() -> None:
+    office = Office()
+    said = {source: Reason("suspension", f"source {source} is suspended: audit") for source in ("ip-1", "ip-2")}
+    facts = office.facts()
+    assert telling.why(office.shaper, office.site, facts, office.now, {"ip-1": said["ip-1"]}) == []
+    assert telling.why(office.shaper, office.site, facts, office.now, said) == list(said.values())
+
+
 def test_speed_is_what_was_seen_unless_limits_allow_less() -> None:
     office = Office()
     seen, fast = Speed(0.5, "seen"), Speed(50.0, "seen")

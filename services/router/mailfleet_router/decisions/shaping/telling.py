@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from mailfleet_core.model.wire import RecipientOutcome
@@ -27,15 +28,20 @@ SHIPPED = "mailfleet_router/"
 """How the names of shipped files begin."""
 
 
-def why(shaper: Shaper, site: SiteShape, facts: Facts, now: float) -> list[Reason]:
-    """What holds a unit of `facts` (without a source) at a site now. What one source would have to wait for is told only
-    if no source of the pool may send."""
+def why(
+    shaper: Shaper, site: SiteShape, facts: Facts, now: float, without: Mapping[str, Reason] = MappingProxyType({})
+) -> list[Reason]:
+    """What holds a unit of `facts` (without a source) at a site now; `without`: sources that it may not use, and why. What
+    one source would have to wait for is told only if no source of the pool may send."""
     at = shaper.learned.at(site.name)
     found = list(_whatever_source(shaper, at, facts, now))
     members = shaper.sources.pool(facts.pool)[:MOST_SOURCES]
     if not members:
         return [*found, Reason("source", f"pool {facts.pool} has no source", f"[[pool]] {facts.pool}", 0.0, "router")]
-    each = [list(_of_source(shaper, site, at, facts, source, now)) for source, _ in members]
+    each = [
+        [without[source]] if source in without else list(_of_source(shaper, site, at, facts, source, now))
+        for source, _ in members
+    ]
     if all(each):
         found += [reason for reasons in each for reason in reasons]
     return list({(reason.by, reason.text): reason for reason in found}.values())
@@ -81,7 +87,7 @@ def site_story(shaper: Shaper, site: SiteShape, now: float) -> dict[str, Any]:
     """Everything that shaping knows of a site, JSON-ready."""
     at = shaper.learned.at(site.name)
     replies = shaper.learned.standings.replies.get(site.name, {})
-    sources = dict.fromkeys(source for name in site.pools for source, _ in shaper.sources.pool(name))
+    sources = dict.fromkeys(source for name, _ in site.pools for source, _ in shaper.sources.pool(name))
     sources |= dict.fromkeys(path.facts.source for path in site.paths.values())
     return {
         "provider": site.provider,
