@@ -251,6 +251,8 @@ class Event(Struct, frozen=True):
         """Stable: the same step told twice has the same id."""
         if self.spelled:
             return self.spelled[0]
+        if not self.unit:
+            return f"{self.kind}/{self.site}/{self.source}/{self.tenant}/{self.at:.3f}"
         turn = {"accepted": 0, "queued": self.hop}.get(self.kind, self.attempt)
         first = self.by if self.kind == "held" or not self.recipients else self.recipients[0][0]
         return f"{self.unit_id}/{turn}/{self.kind}/{first}"

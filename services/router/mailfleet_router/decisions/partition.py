@@ -463,14 +463,14 @@ class Partition(Carrying):
         self._write(held, Pending(held.key, "dispatch", held, None, entry, dispatch))
 
     def _shape(self, site: SiteQueue, domain: Domain | None) -> SiteShape:
-        """What shaping knows of a site; its hosts are those of the first domain whose answer is known."""
+        """What shaping knows of a site; `domain` is one whose mail goes there."""
         shape = site.shape
-        hosts = tuple([host for _, host in domain.route.hosts]) if domain is not None else ()
+        hosts = _hosts(domain)
         if shape is None:
             ruled = domain is not None and domain.rule.route.kind == "mx"
             name = domain.name if domain is not None else ""
             shape = site.shape = self.shaper.site(site.name, hosts, name, ruled)
-        elif hosts and not shape.hosts:
+        elif not shape.hosts.issuperset(hosts):
             self.shaper.know_hosts(shape, hosts)
         return shape
 
@@ -496,7 +496,7 @@ class Partition(Carrying):
         waiting = Waiting(held, None, self.progress.begin(offset), 1)
         if result.kind == wire.SETTLED:
             name = held.domain.name if held.domain is not None else ""
-            lesson = self.shaper.answered(entry, result, self._shape(site, held.domain), name, now)
+            lesson = self.shaper.answered(entry, result, self._shape(site, held.domain), name, _hosts(held.domain), now)
             if self.shaper.learned.events:
                 self._write_learned()
             settled = settle(entry, result, self.policy.ladder(held.stream), lesson)
@@ -546,3 +546,7 @@ class Partition(Carrying):
                 self._left(held.site)
         elif then == "go on":
             self._go_on(held, now, entry)
+
+
+def _hosts(domain: Domain | None) -> tuple[str, ...]:
+    return tuple([host for _, host in domain.route.hosts]) if domain is not None else ()

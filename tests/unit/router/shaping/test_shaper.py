@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -105,7 +105,7 @@ class Office:
         outcome = RecipientOutcome(0, verdict, code, "", text, "rcpt")
         result = Result(unit, 0, 1, "settled", entry.source, self.now - 1, self.now, (outcome,))
         self.shaper.freed(unit)
-        self.shaper.answered(entry, result, self.site, "big.example", self.now)
+        self.shaper.answered(entry, result, self.site, "big.example", ("mx.big.example",), self.now)
         self.write()
         return entry.source
 
@@ -163,23 +163,19 @@ def test_no_window_of_any_length_admits_more_than_its_limits(script: list[tuple[
         elif what == "take over":
             office.take_over()
         elif what == "policy" and which == "slower" and slower_from is None:
-            slower_from = office.now
+            slower_from = len(office.went)
             office.obey(policy(5, 1))
         elif what == "policy":
             office.obey(office.policy)
         assert len(office.out) <= 5
         by_source = Counter(go.path.facts.source for go, _, _ in office.out.values())
         assert all(number <= 12 for number in by_source.values())
-    by: dict[str, list[float]] = defaultdict(list)
-    for at, tenant, source in office.went:
-        by[f"tenant {tenant}"].append(at)
-        by[f"source {source}"].append(at)
-    for name, instants in by.items():
-        if name.startswith("tenant"):
-            most_in(instants, 0.4, 2)
-            continue
-        most_in([at for at in instants if slower_from is None or at < slower_from], 1.0, 2)
-        most_in([at for at in instants if slower_from is not None and at >= slower_from], 0.5, 1)
+    lowered = len(office.went) if slower_from is None else slower_from
+    for tenant in "ab":
+        most_in([at for at, whose, _ in office.went if whose == tenant], 0.4, 2)
+    for source in SOURCES:
+        most_in([at for at, _, by in office.went[:lowered] if by == source], 1.0, 2)
+        most_in([at for at, _, by in office.went[lowered:] if by == source], 0.5, 1)
 
 
 @settings(deadline=None)

@@ -117,8 +117,10 @@ class Learned:
         return iter([scope for scope, _ in self._scopes.values()])
 
     # --- answers -------------------------------------------------------------------------------------------------
-    def answered(self, entry: Entry, result: Result, facts: Facts, site: Site, now: float) -> Lesson:
-        """An attempt by `facts.source` has come to an end. What it teaches of its unit."""
+    def answered(
+        self, entry: Entry, result: Result, facts: Facts, site: Site, tried: tuple[str, ...], now: float
+    ) -> Lesson:
+        """An attempt by `facts.source` at the hosts `tried` has come to an end. What it teaches of its unit."""
         started_at = now - min(max(0.0, result.ended_at - result.started_at), MOST_SECONDS)
         lesson = Lesson()
         event = zlib.crc32(entry.attempts.to_bytes(4, "big"), zlib.crc32(entry.unit.unit_id))
@@ -129,7 +131,7 @@ class Learned:
                 lesson = self._refused(facts, outcome, Moment(started_at, now, event + outcome.index), lesson)
         if any(outcome.verdict == DELIVERED for outcome in result.outcomes):
             self._clean(facts, started_at, now)
-        self._contact(facts, result, site, started_at, now)
+        self._contact(facts, result, site, tried, Moment(started_at, now, event))
         return lesson
 
     def _refused(self, facts: Facts, outcome: RecipientOutcome, when: Moment, lesson: Lesson) -> Lesson:
@@ -174,7 +176,7 @@ class Learned:
                 state, change = backoff.clean(scope.state, started_at, now)
                 self._become(scope, state, change, facts, kind, now)
 
-    def _contact(self, facts: Facts, result: Result, site: Site, started_at: float, now: float) -> None:
+    def _contact(self, facts: Facts, result: Result, site: Site, tried: tuple[str, ...], when: Moment) -> None:
         at = self.sites.get(facts.site)
         showed = {site_health.reached(outcome) for outcome in result.outcomes}
         if True in showed:
@@ -182,18 +184,19 @@ class Learned:
             if at is None or at.health == SiteHealth():
                 return
         elif False in showed:
-            # The sender tried every host that it could before it said so.
-            failed = tuple(sorted(site.hosts))
+            # The sender tried every host of the domain before it said so.
+            failed = tried
         else:
             return
         at = self._at(facts.site)
-        state, change = site_health.observe(at.health, site, Contact(facts.source, started_at, now, failed))
+        state, change = site_health.observe(at.health, site, Contact(facts.source, when.started_at, when.at, failed))
         if state != at.health:
             at.health = state
             self._dirty[f"health|{facts.site}"] = facts.site
         if change:
             outcome = next((outcome for outcome in result.outcomes if outcome.verdict != DELIVERED), None)
-            self._tell(change, facts, Kind.SITE, now, outcome)
+            kind = Kind.SITE if at.health.dead_since or change.what.endswith("answers again") else Kind.SOURCE_SITE
+            self._tell(change, facts, kind, when.at, outcome, "connections")
 
     # --- scopes --------------------------------------------------------------------------------------------------
     def _at(self, site: str) -> AtSite:
@@ -229,8 +232,8 @@ class Learned:
             self._tell(change, facts, kind, now, outcome)
 
     def _tell(
-        self, change: Change, facts: Facts, kind: Kind, now: float, outcome: RecipientOutcome | None = None
-    ) -> None:
+        self, change: Change, facts: Facts, kind: Kind, now: float, outcome: RecipientOutcome | None = None, by: str = ""
+    ) -> None:  # fmt: skip
         code, enhanced = (outcome.code, outcome.enhanced) if outcome else (0, "")
         rule, _, _ = change.why.partition(": ")
         text = "; ".join(part for part in (change.what, change.why, change.next) if part)
@@ -239,7 +242,7 @@ class Learned:
                 b"", "shaping", now, tenant=facts.tenant if kind is Kind.TENANT_SITE else "",
                 site="" if kind is Kind.SOURCE else facts.site,
                 source=facts.source if kind in (Kind.SOURCE, Kind.SOURCE_SITE) else "", code=code, enhanced=enhanced,
-                text=text[:1000], until=change.until, by=rule[:100],
+                text=text[:1000], until=change.until, by=by or rule[:100],
             )
         )  # fmt: skip
 

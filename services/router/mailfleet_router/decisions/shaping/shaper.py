@@ -137,10 +137,11 @@ class Shaper:
             self._reshape(site)
 
     def know_hosts(self, site: SiteShape, hosts: tuple[str, ...]) -> None:
-        """The DNS has said which hosts the site has."""
-        site.hosts = frozenset(hosts)
-        provider = self.rules.provider(site.name, hosts, "")
-        if provider != site.provider:
+        """The DNS names these hosts for a domain of the site; another domain's may be others."""
+        known = bool(site.hosts)
+        if len(site.hosts) < site_health.MAX_HOSTS:
+            site.hosts |= frozenset(hosts)
+        if not known and (provider := self.rules.provider(site.name, hosts, "")) != site.provider:
             site.provider = provider
             self._reshape(site)
 
@@ -231,14 +232,16 @@ class Shaper:
         return known[0].path.route(base) if known is not None else base
 
     # --- what came of it -----------------------------------------------------------------------------------------
-    def answered(self, entry: Entry, result: Result, site: SiteShape, domain: str, now: float) -> Lesson:
-        """An attempt has come to an end."""
+    def answered(
+        self, entry: Entry, result: Result, site: SiteShape, domain: str, tried: tuple[str, ...], now: float
+    ) -> Lesson:
+        """An attempt at the hosts `tried` has come to an end."""
         envelope = entry.unit.envelope
         facts = Facts(
             envelope.tenant, envelope.stream, envelope.pool, entry.source, site.name, site.provider, domain
         )  # fmt: skip
         pool = self.sources.pool(envelope.pool)
-        lesson = self.learned.answered(entry, result, facts, Site(site.name, site.hosts, max(1, len(pool))), now)
+        lesson = self.learned.answered(entry, result, facts, Site(site.name, site.hosts, max(1, len(pool))), tried, now)
         if self.warms and (warm := self.warms.get(_warm_key(entry.source, site))) is not None:
             for outcome in result.outcomes:
                 warm.answered(outcome.verdict, lesson.blocked)
