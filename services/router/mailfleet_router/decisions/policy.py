@@ -8,6 +8,10 @@ from mailfleet_core.model.wire import Route
 from mailfleet_router.decisions.shaping.rules import NO_RULES, Rules
 
 
+MOST_ASKED_SECONDS = 4 * 3600.0
+"""A site that asks for a longer wait is tried again earlier."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ladder:
     """When a stream's mail is tried again, how long at all, and when its sender is told of the delay."""
@@ -17,6 +21,11 @@ class Ladder:
     delay_dsn_seconds: float = 0.0
     greylist: bool = True
     """Try again after the time that greylisting asks for."""
+
+    @property
+    def longest(self) -> float:
+        """No wait that we impose on one unit is longer, in seconds."""
+        return max(MOST_ASKED_SECONDS, *self.retry_seconds) * (1.0 + self.jitter)
 
 
 @dataclass(frozen=True, slots=True)

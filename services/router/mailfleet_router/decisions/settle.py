@@ -15,15 +15,13 @@ from mailfleet_core.model.wire import (
     RecipientOutcome,
     Result,
 )
-from mailfleet_router.decisions.policy import Ladder
+from mailfleet_router.decisions.policy import MOST_ASKED_SECONDS, Ladder
 from mailfleet_router.decisions.retry import next_attempt, spread
 from mailfleet_router.decisions.shaping.learned import Lesson
 
 EXPIRED = "expired"
 GREYLIST_SECONDS = 300.0
 """What Postgrey waits for (https://manpages.ubuntu.com/manpages/trusty/man8/postgrey.8.html, read 2026-11-22)."""
-MOST_ASKED_SECONDS = 4 * 3600.0
-"""A site that asks for more is tried again earlier."""
 NOTHING = Lesson()
 TOO_LATE = "4.4.7"
 """RFC 3463 X.4.7: delivery time expired."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mailfleet_router.decisions.shaping import backoff
 from mailfleet_router.decisions.shaping.backoff import (
+    MIN_PAUSE_SECONDS,
     BackOff,
     Change,
     Configured,
@@ -343,3 +344,11 @@ def test_a_state_is_forgotten_only_when_it_means_nothing_any_more() -> None:
 def test_bytes_of_an_older_version_are_read() -> None:
     assert decode(msgspec.msgpack.encode([500, 1000.0])) == BackOff(factor=500, since=1000.0)
     assert decode(msgspec.msgpack.encode([*msgspec.structs.astuple(BackOff()), "of a newer version"])) == BackOff()
+
+
+def test_what_a_clock_of_days_ahead_has_written_pauses_no_longer_than_a_pause() -> None:
+    ahead = 3 * 86400.0
+    state, _ = hit(BackOff(), Hit(ahead, ahead, True, "rule", "421 no"))
+    taken_up = restored(state, 0.0)
+    assert limits_now(taken_up, Configured(10.0), 1.0).paused_until == MIN_PAUSE_SECONDS
+    assert limits_now(taken_up, Configured(10.0), MIN_PAUSE_SECONDS + 1).paused_until == 0.0

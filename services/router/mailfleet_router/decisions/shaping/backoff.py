@@ -169,11 +169,23 @@ def restored(state: BackOff, now: float) -> BackOff:
 
     A pause goes on; what was slowed is probed again before it is as fast as it was, and its clean time counts anew.
     """
-    state = _grown(state, now)
+    state = _grown(_sane(state, now), now)
     if not _slow(state):
         return state
     return msgspec.structs.replace(
         state, probing=True, probe_from=max(state.probe_from, state.paused_until, now), since=max(state.since, now)
+    )
+
+
+def _sane(state: BackOff, now: float) -> BackOff:
+    # Of a writer whose clock was days ahead: nothing lasts longer than it would have lasted had it begun now.
+    return msgspec.structs.replace(
+        state,
+        since=min(state.since, now + (state.pause_seconds if state.paused_until > now else 0.0)),
+        halved_at=min(state.halved_at, now),
+        paused_until=min(state.paused_until, now + state.pause_seconds),
+        probe_from=min(state.probe_from, now + state.pause_seconds),
+        hit_at=min(state.hit_at, now),
     )
 
 
@@ -235,8 +247,10 @@ def _lower(one: float, other: float) -> float:
 
 
 def _halved(state: BackOff, event: Hit) -> tuple[BackOff, Change | None]:
-    if event.at < state.halved_at + HALVE_SECONDS or state.factor == 0:
+    if event.at < state.halved_at + HALVE_SECONDS:
         return state, None
+    if state.factor == 0:
+        return msgspec.structs.replace(state, halved_at=event.at), None
     fresh = not _slow(state)
     state = msgspec.structs.replace(
         state,
