@@ -21,7 +21,7 @@ from mailfleet_router.decisions.carrying import Carrying
 from mailfleet_router.decisions.commands import Hold
 from mailfleet_router.decisions.journal import Pending, Waiting
 from mailfleet_router.decisions.outbox import Append
-from mailfleet_router.decisions.policy import Policy
+from mailfleet_router.decisions.policy import LAST_RESORT, Policy
 from mailfleet_router.decisions.progress import Progress
 from mailfleet_router.decisions.retry import next_attempt, spread
 from mailfleet_router.decisions.routing import HOPELESS, KNOWN, TEMPORARY, Domain, Routing
@@ -468,9 +468,8 @@ class Partition(Carrying):
         shape = site.shape
         hosts = _hosts(domain)
         if shape is None:
-            ruled = domain is not None and domain.rule.route.kind == "mx"
-            name = domain.name if domain is not None else ""
-            shape = site.shape = self.shaper.site(site.name, hosts, name, ruled)
+            base = domain.rule.route if domain is not None else LAST_RESORT.route
+            shape = site.shape = self.shaper.site(site.name, hosts, domain.name if domain is not None else "", base)
         elif not shape.hosts.issuperset(hosts):
             self.shaper.know_hosts(shape, hosts)
         return shape

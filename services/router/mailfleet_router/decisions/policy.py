@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from mailfleet_core.model.wire import Route
 from mailfleet_router.decisions.shaping.rules import NO_RULES, Rules
 
-
 MOST_ASKED_SECONDS = 4 * 3600.0
 """A site that asks for a longer wait is tried again earlier."""
 

@@ -74,7 +74,7 @@ class Office:
             states.read(key, epoch, value, self.epoch)
         self.shaper.since = self.now
         states.restore(self.now)
-        self.site = self.shaper.site("big", ("mx.big.example",), "big.example", ruled=True)
+        self.site = self.shaper.site("big", ("mx.big.example",), "big.example", Route("mx", ()))
         for unit, (go, facts, _) in self.out.items():
             self.shaper.took(unit, self.site, facts, go.path.facts.source)
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from mailfleet_core.model.wire import Entry, Result, Route
 from mailfleet_router.decisions.shaping import reputation, site_health
 from mailfleet_router.decisions.shaping.gate import Gate, Scope
+from mailfleet_router.decisions.shaping.gcra import default_burst
 from mailfleet_router.decisions.shaping.learned import AtSite, Learned, Lesson, Wide
 from mailfleet_router.decisions.shaping.leases import Limit
 from mailfleet_router.decisions.shaping.limits import Effective, least
@@ -21,7 +22,7 @@ from mailfleet_router.decisions.shaping.rules import Rules
 from mailfleet_router.decisions.shaping.selection import Choice, Option, Request
 from mailfleet_router.decisions.shaping.selection import Wait as NoSource
 from mailfleet_router.decisions.shaping.site_health import ALIVE, Site
-from mailfleet_router.decisions.shaping.site_shape import Path, PoolAt, SiteShape
+from mailfleet_router.decisions.shaping.site_shape import Path, PoolAt, SiteShape, with_route
 from mailfleet_router.decisions.shaping.values import FIELDS, Facts
 from mailfleet_router.decisions.shaping.warming import Warm, begun
 from mailfleet_router.decisions.shaping.warmup import UNLIMITED
@@ -116,12 +117,12 @@ class Shaper:
         """Units in senders' hands."""
 
     # --- sites ---------------------------------------------------------------------------------------------------
-    def site(self, name: str, hosts: tuple[str, ...], domain: str, ruled: bool) -> SiteShape:
+    def site(self, name: str, hosts: tuple[str, ...], domain: str, base: Route) -> SiteShape:
         """What is known of a site."""
         found = self.sites.get(name)
         if found is None:
             provider = self.rules.provider(name, hosts, domain)
-            found = self.sites[name] = SiteShape(name, provider, frozenset(hosts), ruled)
+            found = self.sites[name] = SiteShape(name, provider, frozenset(hosts), base)
         return found
 
     def forget(self, name: str) -> None:
@@ -274,7 +275,16 @@ class Shaper:
         lanes = self.sources.lanes.get(facts.source, ())
         # The sender does not tell tenants apart: it keeps what holds for a source at a site, whosever mail it is.
         common = [limit for limit in effective if self._common(limit)]
-        return Path(facts, least(common), gates, lanes, self._warm(facts.source, site))
+        if site.base.messages_per_second:
+            gates = (*gates, self._route_gate(facts, site.base.messages_per_second))
+        return Path(facts, with_route(least(common), site.base), gates, lanes, self._warm(facts.source, site))
+
+    def _route_gate(self, facts: Facts, rate: float) -> Gate:
+        """The rate that the settings give to each source at a site of a route."""
+        key = f"[[route]]|{facts.source}|{facts.site}"
+        gate = self.gates.setdefault(key, Gate(key, self.since))
+        gate.obey(rate, default_burst(rate), math.inf, self.since)
+        return gate
 
     def _common(self, limit: Effective) -> bool:
         return COMMON.issuperset(self.rules.policy.traffic.limits[limit.limit_number].per)
@@ -402,7 +412,7 @@ class Shaper:
             allowed = [scope.limits(now).connections for scope in counters if isinstance(scope, Scope)]
             connections = min([number for number in allowed if number], default=0)
         if self._standing(path) >= reputation.SLOW:
-            most = connections or path.values.concurrency or route.max_connections
+            most = connections or path.values.concurrency or 1
             connections = max(1, int(most * reputation.rate_factor(reputation.SLOW)))
         return Go(path, path.lane(), path.route(route, connections), counters)
 

@@ -42,8 +42,7 @@ class Path:
         self.lanes = lanes[: max(1, used)]
         self._scaled = len(lanes) / max(1, len(self.lanes))
         """The sender divides rates by all lanes of the source."""
-        concurrency = values.concurrency
-        self.window = math.inf if concurrency is None else max(LEAST_WINDOW, WINDOW_PER_CONNECTION * concurrency)
+        self.window: float = max(LEAST_WINDOW, WINDOW_PER_CONNECTION * (values.concurrency or 1))
         if values.message_rate is not None:
             self.window = min(self.window, max(1, math.ceil(values.message_rate * WINDOW_SECONDS)))
         self.narrow = any(gate.narrow for gate in gates)
@@ -60,13 +59,12 @@ class Path:
         if base is self._base and not connections and self._route is not None:
             return self._route
         values = self.values
-        most = least_of(base.max_connections, values.concurrency, connections or None)
         route = msgspec.structs.replace(
             base,
-            max_connections=int(most),
-            connections_per_second=lower(base.connections_per_second, values.connection_rate, self._scaled),
-            messages_per_second=lower(base.messages_per_second, values.message_rate, self._scaled),
-            messages_per_connection=int(least_of(base.messages_per_connection, values.messages_per_connection)),
+            max_connections=int(least_of(values.concurrency, connections or None)),
+            connections_per_second=(values.connection_rate or 0.0) * self._scaled,
+            messages_per_second=(values.message_rate or 0.0) * self._scaled,
+            messages_per_connection=values.messages_per_connection or base.messages_per_connection,
         )
         if not connections:
             self._base, self._route = base, route
@@ -80,13 +78,19 @@ def slow(values: Values, lanes: int) -> bool:
 
 def least_of(*values: float | None) -> float:
     """The least of those that are given; at least 1."""
-    return max(1, min(value for value in values if value is not None))
+    return max(1, min((value for value in values if value is not None), default=1))
 
 
-def lower(base: float, value: float | None, scaled: float) -> float:
-    """The lower of two rates, where 0 (of the route) and None (of the policy) are no limit."""
-    found = [rate for rate in (base, (value or 0.0) * scaled) if rate]
-    return min(found, default=0.0)
+def with_route(values: Values, base: Route) -> Values:
+    """The least of the policy's limits and of those that the settings give to a route (0: none)."""
+    rates = [rate for rate in (values.message_rate, base.messages_per_second) if rate]
+    dials = [rate for rate in (values.connection_rate, base.connections_per_second) if rate]
+    return values._replace(
+        message_rate=min(rates, default=values.message_rate),
+        connection_rate=min(dials, default=values.connection_rate),
+        concurrency=int(least_of(base.max_connections, values.concurrency)),
+        messages_per_connection=int(least_of(base.messages_per_connection, values.messages_per_connection)),
+    )
 
 
 class PoolAt:
@@ -106,13 +110,15 @@ class PoolAt:
 class SiteShape:
     """One site. It is forgotten with the site's queue; what was learned is kept elsewhere."""
 
-    __slots__ = ("hosts", "name", "pace", "paces", "paths", "pools", "provider", "ruled", "tenants")
+    __slots__ = ("base", "hosts", "name", "pace", "paces", "paths", "pools", "provider", "ruled", "tenants")
 
-    def __init__(self, name: str, provider: str, hosts: frozenset[str], ruled: bool) -> None:
+    def __init__(self, name: str, provider: str, hosts: frozenset[str], base: Route) -> None:
         self.name = name
         self.provider = provider
         self.hosts = hosts
-        self.ruled = ruled
+        self.base = base
+        """What the settings say of sending there."""
+        self.ruled = base.kind == "mx"
         """The policy's limits apply: the site was found by MX."""
         self.paths: dict[tuple[str, ...], Path] = {}
         self.pools: dict[tuple[str, frozenset[str]], PoolAt] = {}
