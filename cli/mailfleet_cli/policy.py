@@ -34,7 +34,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group()
 def policy() -> None:
-    """The traffic policy: limits, response rules, retry times, warm-up. Routers do not apply it yet."""
+    """The traffic policy: limits, response rules, retry times, warm-up."""
 
 
 @policy.command()

@@ -214,7 +214,7 @@ class Event(Struct, frozen=True):
     """The unit it is about."""
     kind: str
     """accepted, queued, held, attempted, deferred, delivered, bounced, expired, suppressed, cancelled, in_doubt;
-    shaping (what a scope may send has changed; it is about no unit)."""
+    about no unit: shaping (what a scope may send has changed), policy (another traffic policy is in force)."""
     at: float
     recipients: tuple[tuple[int, str], ...] = ()
     """(index, address) of those it is about."""
@@ -270,7 +270,7 @@ class Event(Struct, frozen=True):
 
 EVENT_KINDS = (
     "accepted", "queued", "held", "attempted", "deferred", "delivered", "bounced", "expired", "suppressed",
-    "cancelled", "in_doubt", "shaping",
+    "cancelled", "in_doubt", "shaping", "policy",
 )  # fmt: skip
 TERMINAL_KINDS = frozenset({"delivered", "bounced", "expired", "suppressed", "cancelled"})
 

@@ -12,6 +12,8 @@ from mailfleet_core import settings as core_settings
 from mailfleet_core.bus import topics
 from mailfleet_core.bus.port import BusUnavailable, Membership
 from mailfleet_core.dns.port import Resolver
+from mailfleet_core.model import wire
+from mailfleet_core.model.wire import Event
 from mailfleet_core.service import Context
 from mailfleet_core.settings import SettingsError
 from mailfleet_router.decisions.routing import Routing
@@ -29,6 +31,7 @@ from mailfleet_router.shell.leasing import Leases
 from mailfleet_router.shell.owner import GROUP, Owner, Tools
 from mailfleet_router.shell.pages import Pages
 from mailfleet_router.shell.policy import policy as make_policy
+from mailfleet_router.shell.reload import Reload
 from mailfleet_router.shell.reports import Reports
 from mailfleet_router.shell.resolving import Resolving
 from mailfleet_router.shell.site_metrics import SiteMetrics
@@ -46,8 +49,11 @@ class Router:
         settings = context.settings.section("router", RouterSettings)
         bus_settings = context.settings.section("bus", core_settings.BusSettings)
         egress = core_settings.egress(context.settings)
-        self._own_policy = traffic.own_file(context.settings)
-        policy = make_policy(egress, settings, _load(self._own_policy))
+        own = traffic.own_file(context.settings)
+        policy = make_policy(egress, settings, _load(own))
+        self._egress = egress
+        self._reload = Reload(own, self._policy_changed) if own else None
+        self._reloading: asyncio.Task[None] | None = None
         bus, clock = context.bus, context.clock
         controls, routing = Controls(), Routing(policy)
         minute = LastMinute(clock.now())
@@ -78,6 +84,8 @@ class Router:
         self._tools.controls.lapse(self._tools.clock.now())
         self._tools.leases.start()
         self._housekeeping = asyncio.create_task(self._keep_house())
+        if self._reload is not None:
+            self._reloading = asyncio.create_task(self._reload.run())
         self._membership = await self._tools.bus.join(GROUP, topics.RESULT, self._assigned, self._revoked)
         await self._splitter.start()
         self._started = True
@@ -91,9 +99,10 @@ class Router:
         await self._tools.leases.stop()
         await self._tools.resolving.stop()
         await self._tools.control.stop()
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
-            await asyncio.gather(self._housekeeping, return_exceptions=True)
+        ours = [task for task in (self._housekeeping, self._reloading) if task is not None]
+        for task in ours:
+            task.cancel()
+        await asyncio.gather(*ours, return_exceptions=True)
 
     @property
     def ready(self) -> bool:
@@ -140,6 +149,21 @@ class Router:
             if owner.partition is not None and holder_name(owner.number, owner.partition.epoch) in holders:
                 owner.wake()
 
+    def _policy_changed(self, given: traffic.TrafficPolicy) -> None:
+        tools = self._tools
+        tools.policy = make_policy(self._egress, self._settings, given)
+        now = tools.clock.now()
+        for owner in self.owners.values():
+            if owner.partition is not None:
+                owner.partition.obey(tools.policy, now)
+                owner.wake()
+        counted = f"{len(given.own.limits)} limits and {len(given.own.rules)} rules of its own"
+        told = Event(b"", "policy", now, text=f"the traffic policy was changed: {counted}", by=tools.instance)
+        tools.bus.append(topics.EVENTS, 0, b"", wire.tell([told]), topics.tag(topics.PUT)).add_done_callback(_unheard)
+        log.info(
+            "the traffic policy was changed", extra={"limits": len(given.own.limits), "rules": len(given.own.rules)}
+        )
+
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
@@ -162,6 +186,11 @@ class Router:
         metrics.OWNED_PARTITIONS.set(len(partitions))
         metrics.QUEUED_UNITS.set(sum(len(partition.ledger.units) for partition in partitions))
         metrics.IN_FLIGHT_UNITS.set(sum(partition.scheduler.in_flight for partition in partitions))
+
+
+def _unheard(future: asyncio.Future[int]) -> None:
+    if not future.cancelled() and future.exception() is not None:
+        log.warning("that the policy was changed could not be told in mail.events")
 
 
 def _load(path: Path | None) -> traffic.TrafficPolicy:

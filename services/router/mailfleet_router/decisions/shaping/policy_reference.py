@@ -11,10 +11,12 @@ from mailfleet_router.decisions.shaping.policy_file import bare, choices, dump
 from mailfleet_router.decisions.shaping.values import DURATION_PATTERN, RATE_PATTERN
 
 _INTRODUCTION = """\
-**Routers do not apply the policy yet**; until they do, limits stand in the routes of the settings.
-
 A file of one's own is put over the shipped policy: `policy.yaml` beside the settings file, or what `policy_file` of
-`[router]` names. `mailfleet policy check` looks for mistakes in it, `mailfleet policy explain` says which limits hold for a
+`[router]` names. Routers obey an edited file within seconds, without a restart; one that is wrong is logged, and what was
+in force stays. A changed limit keeps what was taken from it: nothing is refilled. Limits and back-off of the policy hold
+for sites that were found by MX; smart hosts and LMTP servers keep the limits of their `[[route]]`.
+
+`mailfleet policy check` looks for mistakes in it, `mailfleet policy explain` says which limits hold for a
 mail and which line sets each. Unknown keys are refused.
 
 Rates are messages and time: `100/m`, `20/s`, `5/10s`, `20000/d`. Durations are `90s`, `10m`, `1h30m`, `2d`. A pattern is a
