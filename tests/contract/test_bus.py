@@ -90,6 +90,12 @@ async def join(bus: Bus, letting_go: asyncio.Event | None = None, group: str = "
     return holder
 
 
+async def test_a_member_is_sure_of_what_it_holds(lab: Any) -> None:
+    holder = await join(await lab.client())
+    await soon(holder.holds(4))
+    assert holder.membership.sure_until > asyncio.get_running_loop().time()
+
+
 # --- records ---------------------------------------------------------------------------------------------------------
 async def test_records_of_a_partition_keep_the_order_of_the_calls(lab: Any) -> None:
     bus = await lab.client()

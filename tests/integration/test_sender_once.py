@@ -220,6 +220,26 @@ async def test_a_result_is_written_again_until_the_log_takes_it() -> None:
     assert len(mx.mails) == 1
 
 
+async def test_a_sender_that_the_group_has_long_not_answered_begins_nothing() -> None:
+    sending = Sending()
+    async with ScriptedMx() as mx:
+        sender, bus = sending.sender(settings())
+        await bus.start()
+        await sender.start()
+        await sending.dispatch(await sending.unit(), route(mx.port))
+        await sending.result()
+        bus.doubt()
+        await sending.dispatch(await sending.unit(), route(mx.port))
+        await sending.dispatch(await sending.unit(site="other.test"), route(mx.port))
+        await asyncio.sleep(0.3)
+        assert (len(mx.mails), mx.connections) == (1, 1)
+        bus.doubt(False)
+        await sending.result(3)
+        assert len(mx.mails) == 3
+        await sender.drain()
+        await bus.close()
+
+
 async def test_a_sender_taken_for_dead_begins_nothing_more_when_it_reads_of_its_successor() -> None:
     sending = Sending()
     async with ScriptedMx(delay=0.02) as mx:

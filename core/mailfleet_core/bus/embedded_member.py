@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import Any
 
 from mailfleet_core.bus.embedded_link import Link
@@ -30,6 +31,11 @@ class Member:
     def assigned(self) -> frozenset[int]:
         """The partitions it holds now."""
         return self._held
+
+    @property
+    def sure_until(self) -> float:
+        """See `Membership.sure_until`: the log asks for what a member holds, and gives it RELEASE_SECONDS to let go."""
+        return math.inf
 
     async def enter(self) -> None:
         """Join, or join again after a broken connection with what is still held."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 SESSION_MS = 10_000
 REBALANCE_MS = 20_000
 HEARTBEAT_SECONDS = 1.0
+MARGIN_SECONDS = 1.0
+"""What a holder does in its last instant of being sure takes some time to be seen."""
 LETTING_GO_SECONDS = 30.0
 OFFSETS_SECONDS = 10.0
 PROTOCOL = "mailfleet-cooperative"
@@ -91,6 +94,8 @@ class KafkaMembership:
         self._partitions = partitions
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
+        self._heard_at = -math.inf
+        """When that was sent which the group has answered last."""
         self._held: frozenset[int] = frozenset()
         self._letting_go: frozenset[int] = frozenset()
         self._target: frozenset[int] = frozenset()
@@ -104,6 +109,11 @@ class KafkaMembership:
     def assigned(self) -> frozenset[int]:
         """See `Membership.assigned`."""
         return self._held
+
+    @property
+    def sure_until(self) -> float:
+        """See `Membership.sure_until`: the group takes a member for dead so long after it last heard from it."""
+        return self._heard_at + SESSION_MS / 1000 - MARGIN_SECONDS
 
     async def leave(self) -> None:
         """See `Membership.leave`."""
@@ -151,8 +161,10 @@ class KafkaMembership:
             protocol_name=PROTOCOL,
             assignments=assignments,
         )
+        sent_at = asyncio.get_running_loop().time()
         synced = await self._call(request)
         self._coordinator.check(synced.error_code)
+        self._heard_at = sent_at
         self._target = self._of_topic(ConsumerProtocolAssignment.decode(bytes(synced.assignment)).assigned_partitions)
         self._reconcile()
 
@@ -222,8 +234,10 @@ class KafkaMembership:
                 member_id=self.member_id,
                 group_instance_id=None,
             )
+            sent_at = asyncio.get_running_loop().time()
             answer = await self._call(request)
             self._coordinator.check(answer.error_code)
+            self._heard_at = sent_at
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._rejoin.wait()

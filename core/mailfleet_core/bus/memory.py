@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -163,6 +164,11 @@ class MemoryBus:
         for member in self._memberships:
             member.group.forget(member)
 
+    def doubt(self, doubts: bool = True) -> None:
+        """The group has long not answered this client, as after a long stop of its process; or has answered again."""
+        for member in self._memberships:
+            member.sure_until = -math.inf if doubts else math.inf
+
     # --- the port ------------------------------------------------------------------------------------------------
     async def start(self) -> None:
         """See `Bus.start`."""
@@ -306,6 +312,8 @@ class _Member:
         self.on_assigned = on_assigned
         self.on_revoked = on_revoked
         self.held: frozenset[int] = frozenset()
+        self.sure_until = math.inf
+        """See `Membership.sure_until`."""
 
     @property
     def assigned(self) -> frozenset[int]:

@@ -50,6 +50,13 @@ class Membership(Protocol):
     def assigned(self) -> frozenset[int]:
         """The partitions it holds now."""
 
+    @property
+    def sure_until(self) -> float:
+        """Until when, on the event loop's clock, nobody else can have been given what it holds.
+
+        A process that was stopped for long wakes beyond it: others may hold its partitions, and it has not heard of it.
+        """
+
     async def leave(self) -> None:
         """Give all of them back (calls `on_revoked` first)."""
 

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 YIELD_AFTER = 10
 """Messages after which a connection makes room for another next hop of the same site that has none."""
 WOKEN_AT_ONCE = 8
+UNSURE_SECONDS = 0.1
+"""Until it is looked again whether our lanes are still ours."""
 _GONE = Answer(Reply(0, "4.3.0", "the message content is not in the log any more"), phases.DATA)
 
 
@@ -45,6 +47,9 @@ class Desk(Protocol):
         self, job: Job, answers: Sequence[Answer | None], link: Link, reused: bool = False, dsn_passed_on: bool = False
     ) -> None:
         """The attempt is over."""
+
+    def sure(self) -> bool:
+        """Can nobody else hold our lanes, for all we know? Otherwise nothing is begun that a receiver would see."""
 
     def room(self, path: EgressPath) -> bool:
         """May this path open another connection, as far as the process is concerned? It is woken when it may."""
@@ -104,13 +109,16 @@ class EgressPath:
 
     async def turn(self) -> None:
         """Wait until a connection may be opened; it is, before anything else happens."""
-        seconds = self.dials.take()
+        seconds = self._wait_to_dial()
         while seconds:
             await asyncio.sleep(seconds)
-            seconds = self.dials.take()
+            seconds = self._wait_to_dial()
         if self.coming:
             self.coming.discard(asyncio.current_task())
             self.loop.call_soon(self.wake)
+
+    def _wait_to_dial(self) -> float:
+        return self.dials.take() if self.desk.sure() else UNSURE_SECONDS
 
     @property
     def surplus(self) -> int:
@@ -240,7 +248,7 @@ class NextHop:
             connection = idle.pop()
             if not connection.usable:
                 connection.quit()
-            elif wait := path.messages.take():
+            elif wait := path.messages.take() if path.desk.sure() else UNSURE_SECONDS:
                 idle.append(connection)
                 path.wake_in(wait)
                 break

@@ -73,6 +73,8 @@ class Sender:
         self._starved: dict[EgressPath, None] = {}
         self._most_jobs = settings.max_queued_units
         self._membership: Membership | None = None
+        self._holding: Membership | None = None
+        """The same, also while it is given back."""
         self._tasks: list[asyncio.Task[None]] = []
         self._attempts: defaultdict[tuple[str, str], int] = defaultdict(int)
         """Answers by source and kind since the metrics were told."""
@@ -99,6 +101,7 @@ class Sender:
         await known
         self._tasks += [loop.create_task(self._sweep()), loop.create_task(self._commit())]
         self._membership = await self._bus.join(GROUP, topics.DISPATCH, self._assigned, self._revoked)
+        self._holding = self._membership
 
     async def drain(self) -> None:
         """See `Service.drain`."""
@@ -247,6 +250,10 @@ class Sender:
         metrics.ATTEMPT_SECONDS.note(now - job.started_at)
         self._close_job(job)
         self._answer(job.lane, job.offsets, dispatch, result)
+
+    def sure(self) -> bool:
+        """See `Desk`."""
+        return self._holding is None or asyncio.get_running_loop().time() < self._holding.sure_until
 
     def room(self, path: EgressPath) -> bool:
         """See `Desk`."""
