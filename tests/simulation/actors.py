@@ -19,9 +19,11 @@ from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.decisions.shaping import control
 from mailfleet_router.decisions.shaping.control import Controls
+from mailfleet_router.decisions.spill.space import Room, Spill
 from mailfleet_router.decisions.splitting import split
 from mailfleet_router.decisions.sweep import Sweep
 from simulation.log import Client, Log
+from support.spaces import DictSpace
 
 PARTITIONS, LANES = 2, 2
 HOST = "mx.ours.example"
@@ -139,7 +141,8 @@ class RouterOwner:
     def _published(self, epoch: int) -> None:
         router = self.router
         position = router.log.positions.get(("routers", topics.RESULT, self.number), 0)
-        self.partition = self.make(self.number, PARTITIONS, router.policy, router.routing, router.controls)
+        spill = Spill(router.room, DictSpace())
+        self.partition = self.make(self.number, PARTITIONS, router.policy, router.routing, router.controls, spill=spill)
         self.partition.claimed(epoch, position)
         self._sweep, self._results_at, self._committed = Sweep(self.partition), position, position
 
@@ -261,7 +264,7 @@ class Router:
     def __init__(self, log: Log, outside: Outside, rng: Random, policy: Policy, make: Callable[..., Partition]) -> None:
         self.client = Client(log, rng)
         self.log, self.outside, self.rng, self.policy, self.make = log, outside, rng, policy, make
-        self.routing, self.controls = Routing(policy), Controls()
+        self.routing, self.controls, self.room = Routing(policy), Controls(), Room()
         self.owners: dict[int, RouterOwner] = {}
         self.splits = False
         self._control_at = 0

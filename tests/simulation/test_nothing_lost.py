@@ -11,6 +11,7 @@ import pytest
 
 from simulation.faults import PARTITION_FAULTS, SENDER_FAULTS
 from simulation.world import World
+from support.spaces import DictSpace
 
 HISTORIES = int(os.environ.get("MAILFLEET_HISTORIES", "2000"))
 
@@ -41,6 +42,16 @@ def test_every_accepted_recipient_ends_exactly_once(part: int) -> None:
 def test_without_a_sender_that_dies_nothing_is_delivered_twice(part: int) -> None:
     for seed in range(part, HISTORIES // 3, PARTS):
         run(seed, senders_die=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_units_that_do_not_fit_into_memory_end_as_the_others(part: int) -> None:
+    before, histories = DictSpace.written, 0
+    for seed in range(part, HISTORIES // 3, PARTS):
+        run(seed, spills=True)
+        histories += 1
+    assert DictSpace.written - before > 10 * histories
 
 
 FIRST_SEEDS_TRIED = 1500

@@ -16,6 +16,7 @@ from mailfleet_router.decisions.policy import LAST_RESORT, Ladder, Policy, Rule
 from mailfleet_router.decisions.shaping.control import BOUNCE, REROUTE, RETRY, SUSPEND, Command, command
 from simulation.actors import LANES, PARTITIONS, Ingest, Outside, Router, Sender
 from simulation.log import COMPACTION_LAG_SECONDS, Log
+from support.spaces import Tight
 
 POLICY = Policy(
     ladders={"s": Ladder((60.0, 300.0, 900.0), 0.2, 1800.0)},
@@ -37,12 +38,12 @@ class World:
 
     def __init__(
         self, seed: int, make: Callable[..., Partition] = Partition, faults: frozenset[str] = frozenset(),
-        senders_die: bool = True,
+        senders_die: bool = True, spills: bool = False,
     ) -> None:  # fmt: skip
         self.rng = Random(seed)
         self.log = Log(self.rng)
         self.outside = Outside(self.rng)
-        self.make, self.faults, self.senders_die = make, faults, senders_die
+        self.make, self.faults, self.senders_die, self.spills = make, faults, senders_die, spills
         self.ingest = Ingest(self.log, self.outside, self.rng)
         self.commands: dict[str, Command] = {}
         """In force."""
@@ -220,7 +221,7 @@ class World:
         done = self.log.positions.get(("splitters", topics.ACCEPT, 0), 0)
         return (
             len({owner.number for owner in live}) == PARTITIONS
-            and not any(owner.partition.ledger.units for owner in live if owner.partition)
+            and not any(len(owner.partition.ledger) for owner in live if owner.partition)
             and all(owner.partition.quiet for owner in live if owner.partition)
             and not self.log.line(topics.ACCEPT, 0).after(done, 1)
         )
@@ -273,7 +274,10 @@ class World:
 
     # --- making --------------------------------------------------------------------------------------------------
     def _router(self) -> Router:
-        return Router(self.log, self.outside, self.rng, POLICY, self.make)
+        router = Router(self.log, self.outside, self.rng, POLICY, self.make)
+        if self.spills:
+            router.room = Tight()
+        return router
 
     def _sender(self, lane: int) -> Sender:
         return Sender(self.log, self.outside, self.rng, lane, self.faults)

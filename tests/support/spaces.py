@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from mailfleet_router.decisions.spill.space import SpillLost
+from mailfleet_router.decisions.spill.space import Room, SpillLost
+
+
+class Tight(Room):
+    """There is never room: whatever may be put out of memory is."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    @property
+    def chunk_units(self) -> int:
+        return 1
+
+    @property
+    def head_units(self) -> int:
+        return 0
 
 
 class DictSpace:
     """See `Space`."""
+
+    written = 0
+    """Chunks, by all there ever were."""
 
     def __init__(self) -> None:
         self.kept: dict[int, bytes] = {}
@@ -17,6 +35,7 @@ class DictSpace:
         if self.full:
             return None
         self._next += 1
+        DictSpace.written += 1
         self.kept[self._next] = data
         return self._next
 
@@ -27,3 +46,6 @@ class DictSpace:
 
     def free(self, address: int, length: int) -> None:
         del self.kept[address]
+
+    def clear(self) -> None:
+        self.kept.clear()

@@ -34,6 +34,21 @@ class RouterSettings(Section, frozen=True):
         int,
         msgspec.Meta(description="Ended units remembered per partition, so that a repeated record changes nothing."),
     ] = 50_000
+    memory_units: Annotated[
+        int,
+        msgspec.Meta(
+            description="About so many queued units are kept in memory (some 800 bytes each); more wait in a local store, "
+            "which is a cache of the log and is thrown away at every start.",
+            ge=100,
+        ),
+    ] = 250_000
+    spill_directory: Annotated[
+        str,
+        msgspec.Meta(
+            description="Where that store has its files, which have no name; on a disk, not in memory. It takes some "
+            "600 bytes a unit."
+        ),
+    ] = "/var/tmp"
     dns_questions: Annotated[int, msgspec.Meta(description="Domains looked up at once.", ge=1)] = 200
     audit: Annotated[
         bool, msgspec.Meta(description="The owner of partition 0 counts what was accepted against what ended.")

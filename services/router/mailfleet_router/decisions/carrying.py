@@ -13,6 +13,8 @@ from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.scheduler import Scheduler
 from mailfleet_router.decisions.shaping.control import Controls
 from mailfleet_router.decisions.site_queue import DEFERRED, PARKED, READY, RESOLVING, Held
+from mailfleet_router.decisions.spill.backlog import Backlog
+from mailfleet_router.decisions.spill.space import Spill
 from mailfleet_router.decisions.telling import Telling
 
 SLICE_UNITS = 500
@@ -31,12 +33,16 @@ WAITING = frozenset({READY, PARKED, RESOLVING, DEFERRED})
 class Carrying(Telling):
     """The units that commands are about, and how far we are with them."""
 
-    def __init__(self, number: int, policy: Policy, controls: Controls) -> None:
-        super().__init__(number, policy)
+    def __init__(self, number: int, policy: Policy, controls: Controls, spill: Spill | None = None) -> None:
+        super().__init__(number, policy, spill)
         self.commands = Commands(controls, self._entry)
-        self.scheduler = Scheduler(self.commands, policy.shaping)
+        self.scheduler = Scheduler(self.commands, policy.shaping, self.ledger.store)
         self._walk: deque[bytes] = deque()
-        """Units to look at."""
+        """Units to look at, in memory."""
+        self._chunks: deque[int] = deque()
+        """And in the store."""
+        self._unparked: deque[Backlog] = deque()
+        """What was parked under other commands."""
         self._whole = False
         """The walk began with all units."""
         self._walked: frozenset[str] = frozenset()
@@ -44,18 +50,22 @@ class Carrying(Telling):
 
     def commanded(self, now: float) -> None:
         """Commands came, ended or were taken back."""
-        parked = [held.key for held in self.scheduler.resumed()]
+        parked = self.scheduler.resumed()
+        if parked:
+            self._unparked.append(parked)
         work = self.commands.work
-        if work - self._walked or (work and self._whole and self._walk):
-            self._walk, self._whole = deque(self.ledger.units), True
-        else:
-            self._walk.extend(parked)
+        if work - self._walked or (work and self._whole and self._walking):
+            self._walk, self._chunks, self._whole = deque(self.ledger.units), deque(self.ledger.store.chunks()), True
         self._walked = work
 
     @property
     def idle(self) -> bool:
         """Is there nothing to do before something comes?"""
-        return self.scheduler.idle and not (self._walk and self._room())
+        return self.scheduler.idle and not (self._walking and self._room())
+
+    @property
+    def _walking(self) -> bool:
+        return bool(self._walk or self._chunks or self._unparked)
 
     def _room(self) -> int:
         """How many units may be ended now."""
@@ -65,17 +75,42 @@ class Carrying(Telling):
 
     def _carry_out(self, now: float) -> None:
         """One slice of the walk."""
-        if not self._walk:
+        if not self._walking:
             return
         room = self._room()
-        for _ in range(min(SLICE_UNITS, len(self._walk))):
+        for _ in range(SLICE_UNITS):
             if room <= 0:
                 return
-            held = self.ledger.units.get(self._walk.popleft())
-            if held is not None and held.state in WAITING and self._look(held, now):
+            held = self._next()
+            if held is None:
+                break
+            if held.state in WAITING and self._look(held, now):
                 room -= 1
-        if not self._walk:
-            self._whole = False
+        else:
+            return
+        if self._chunks:
+            self.ledger.store.examine(self._chunks.popleft(), lambda held: self._look_stored(held, now))
+        self._whole = self._walking
+
+    def _next(self) -> Held | None:
+        """The next unit that lies in memory, or comes there."""
+        while self._unparked:
+            parked = self._unparked[0]
+            while parked:
+                held = parked.popleft()
+                if held.state == PARKED and self.ledger.units.get(held.key) is held:
+                    return held
+            self._unparked.popleft()
+        while self._walk:
+            known = self.ledger.units.get(self._walk.popleft())
+            if known is not None:
+                return known
+        return None
+
+    def _look_stored(self, held: Held, now: float) -> None:
+        # What is parked comes by itself when it may go.
+        if held.state in WAITING and (held.state != PARKED or self.commands.cancelled(held) is not None):
+            self._look(held, now)
 
     def _look(self, held: Held, now: float) -> bool:
         """Do to a unit that waits what the commands ask for. True: it is written anew."""
@@ -122,9 +157,9 @@ class Carrying(Telling):
         return True
 
     def _park(self, held: Held, hold: Hold, now: float) -> None:
-        self.scheduler.park(held)
         if held.reported != hold.reason:
             self.tell_held(held, hold.reason, hold.until, hold.by, now)
+        self.scheduler.park(held)
 
     @abstractmethod
     def _place(self, held: Held, now: float) -> None:

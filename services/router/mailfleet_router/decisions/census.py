@@ -46,7 +46,7 @@ class Sites:
     def look(self, partition: Partition) -> Iterator[None]:
         """Count, a slice at a time."""
         rows = self.rows
-        for number, held in enumerate(list(partition.ledger.units.values()), 1):
+        for number, held in enumerate(partition.ledger.walk(), 1):
             name = held.site.name if held.site else ""
             row = rows.get(name)
             if row is None:
@@ -94,7 +94,7 @@ class SiteCensus:
 
     def look(self, partition: Partition, site: str) -> Iterator[None]:
         """Count, a slice at a time."""
-        for number, held in enumerate(list(partition.ledger.units.values()), 1):
+        for number, held in enumerate(partition.ledger.walk(), 1):
             if held.site is not None and held.site.name == site:
                 self._add(held, partition)
             if number % SLICE_UNITS == 0:

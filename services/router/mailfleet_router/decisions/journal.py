@@ -13,6 +13,7 @@ from mailfleet_router.decisions.ledger import Ledger
 from mailfleet_router.decisions.outbox import Append, Outbox
 from mailfleet_router.decisions.progress import Progress
 from mailfleet_router.decisions.site_queue import ENDING, TOLD, Held
+from mailfleet_router.decisions.spill.space import Spill
 
 DECODED_UNITS = 500
 """The newest of a partition that are kept decoded."""
@@ -41,13 +42,13 @@ class Pending(msgspec.Struct, frozen=True, gc=False):
 class Journal:
     """The partition's own records in the log: each is written once and acted on when it comes back."""
 
-    def __init__(self, number: int, recent_units: int) -> None:
+    def __init__(self, number: int, recent_units: int, spill: Spill | None = None) -> None:
         self.number = number
         self.epoch = -1
         self._mine = b""
         self.stopped = False
         """A newer claim was read: somebody else owns the partition. Nothing that it wants counts any more."""
-        self.ledger = Ledger(recent_units)
+        self.ledger = Ledger(recent_units, spill)
         self.progress = Progress(0)
         self._pending: deque[Pending] = deque()
         self._decoded: deque[Held] = deque()
@@ -68,12 +69,25 @@ class Journal:
         if (waiting := self._tokens.pop(token, None)) is not None:
             self._one_less(waiting)
         elif (held := self._delays.pop(token, None)) is not None:
-            held.delay = TOLD
-            if held.kind != DONE and self.ledger.units.get(held.key) is held:
-                entry = msgspec.structs.replace(self._entry(held), delay_reported=True)
-                held.raw, held.entry = wire.encode(entry), None
-                held.kind = ATTEMPT if held.kind == ATTEMPT else RETRY
-                self._write(held, Pending(held.key, "", held))
+            self._delay_told(held)
+
+    def _delay_told(self, held: Held) -> None:
+        held.delay = TOLD
+        # Meanwhile it may have been put into the store, and be another object.
+        known = self.ledger.units.get(held.key)
+        if known is None:
+            self.ledger.store.change(held.key, lambda stored: self._note_delay(stored, held.hop))
+        else:
+            self._note_delay(known, held.hop)
+
+    def _note_delay(self, known: Held, hop: int) -> None:
+        if known.kind == DONE or known.hop != hop:
+            return
+        known.delay = TOLD
+        entry = msgspec.structs.replace(self._entry(known), delay_reported=True)
+        known.raw, known.entry = wire.encode(entry), None
+        known.kind = ATTEMPT if known.kind == ATTEMPT else RETRY
+        self._write(known, Pending(known.key, "", known))
 
     @property
     def quiet(self) -> bool:
@@ -131,7 +145,7 @@ class Journal:
 
     def _repair(self, key: bytes, hop: int) -> None:
         """Make our state of a unit the last record of its key again."""
-        held = self.ledger.units.get(key)
+        held = self.ledger.look_up(key)
         if held is None or held.kind == DONE:
             hop = max(hop, held.hop if held else self.ledger.ended_hop(key))
             self.out.own.append(Append(self.number, key, None, tag(DONE, self.epoch, hop)))

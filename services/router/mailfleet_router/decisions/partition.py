@@ -44,6 +44,8 @@ from mailfleet_router.decisions.site_queue import (
     Held,
     SiteQueue,
 )  # fmt: skip
+from mailfleet_router.decisions.spill.space import Spill
+from mailfleet_router.decisions.spill.store import Finder
 from mailfleet_router.decisions.splitting import divide
 
 Record = tuple[int, bytes, bytes, bytes | None]
@@ -60,8 +62,8 @@ LOOK_SECONDS = 5.0
 NO_SOURCE = "settings"
 GIVE_BACK_SECONDS = 0.2
 """Before a unit is offered again that a sender did not try."""
-TOLD_AGAIN_UNITS = 20_000
-"""New units whose story a new owner begins again, in case the old one died before it was durable."""
+TAKE_UP_UNITS = 200
+"""Units of the fold taken up in one go: they come to their turn while the partition is live."""
 
 
 class Partition(Carrying):
@@ -69,12 +71,14 @@ class Partition(Carrying):
 
     def __init__(
         self, number: int, partitions: int, policy: Policy, routing: Routing, controls: Controls, wide: Wide | None = None,
-        leases: Leases | None = None,
+        leases: Leases | None = None, spill: Spill | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(number, policy, controls)
+        super().__init__(number, policy, controls, spill)
         self.partitions = partitions
         self.routing = routing
         self.live = False
+        self._told_again: frozenset[bytes] = frozenset()
+        self._taking_up = False
         self.shaper = Shaper(policy.shaping, policy, wide or Wide(), leases)
         self._states = States(self.shaper)
         self._look_at = 0.0
@@ -85,6 +89,13 @@ class Partition(Carrying):
         """Records of ours that came back."""
         self._skipped: deque[tuple[int, list[int]]] = deque()
         """(records of ours that were written before, result) of results without effects."""
+        self.ledger.store.finder = Finder(self._site, self._domain)
+
+    def _site(self, name: str) -> SiteQueue:
+        return self.scheduler.site(name, 0.0)
+
+    def _domain(self, name: str) -> Domain:
+        return self.routing.domain("@" + name)
 
     # --- becoming the owner --------------------------------------------------------------------------------------
     def claimed(self, epoch: int, position: int) -> None:
@@ -99,33 +110,52 @@ class Partition(Carrying):
         return self.ledger.newest >= self.epoch >= 0
 
     def restore(self, now: float) -> None:
-        """The fold is complete: take up the units. In-flight ones may get their results now (`results`)."""
+        """The fold is complete: take up the units in flight, which may get their results now (`results`)."""
         self.shaper.since = now
         self._states.restore(now)
-        new = [held for held in self.ledger.units.values() if held.kind == PUT][-TOLD_AGAIN_UNITS:]
-        again = {held.key for held in new}
-        for held in list(self.ledger.units.values()):
-            entry = self._take_up(held, now)
-            if entry is not None and held.key in again:
-                self._begin_story(held, entry, now)
+        for held in [held for held in self.ledger.units.values() if held.kind == ATTEMPT]:
+            self._take_up(held, now)
         self.live = True
 
     def resume(self, now: float) -> None:
-        """The results that lay there are known: go on with everything."""
+        """The results that lay there are known: go on with everything, what waits little by little (`tick`)."""
         for key in self._suspects:
             self._repair(key, 0)
         self._suspects.clear()
         for held in list(self.ledger.units.values()):
             if held.state == IN_FLIGHT:
                 self._dispatch_again(held)
-            elif held.state == FOLDED:
-                self._go_on(held, now)
         if self.commands:
             self.commanded(now)
+        self._told_again = frozenset(self.ledger.newest_puts)
+        self.ledger.newest_puts.clear()
+        self._taking_up = True
+
+    @property
+    def taking_up(self) -> bool:
+        """Are there units of the fold that are not taken up yet?"""
+        return self._taking_up
+
+    def _take_up_some(self, now: float) -> None:
+        folded, units = self.ledger.folded, self.ledger.units
+        for _ in range(min(TAKE_UP_UNITS, len(folded))):
+            held = folded.popleft()
+            if held.state != FOLDED or units.get(held.key) is not held:
+                continue
+            entry = self._take_up(held, now)
+            if entry is not None:
+                if held.key in self._told_again and held.kind == PUT:
+                    self._begin_story(held, entry, now)
+                if self.commands:
+                    self._walk.append(held.key)
+                self._go_on(held, now, entry)
+        if not folded:
+            self._taking_up, self._told_again = False, frozenset()
 
     # --- the log -------------------------------------------------------------------------------------------------
     def fold(self, records: Iterable[Record], now: float) -> None:
         """Records of the queue partition, in order."""
+        self.ledger.store.count()
         for offset, key, mark, value in records:
             if self.stopped:
                 return
@@ -194,6 +224,8 @@ class Partition(Carrying):
         """Time passes: due units become ready, ready ones are offered to senders."""
         if self.stopped or not self.live:
             return
+        if self._taking_up:
+            self._take_up_some(now)
         for held in self.scheduler.due(now):
             self._place(held, now)
         if may_send:
@@ -518,6 +550,12 @@ class Partition(Carrying):
             self.shaper.forget(site.name)
 
     # --- what came back ------------------------------------------------------------------------------------------
+    def _still(self, key: bytes, held: Held | None, then: str) -> bool:
+        """Is it still the unit of which this was written? One that waits may have been put into the store since."""
+        if then:
+            return self.ledger.units.get(key) is held
+        return self.ledger.hop(key) == (-1 if held is None else held.hop)
+
     def _came_back(self, pending: Pending, key: bytes, now: float) -> None:
         """A record of ours is in the log, and no newer claim before it."""
         if pending.key != key:
@@ -530,10 +568,10 @@ class Partition(Carrying):
         held, then, entry = pending.held, pending.then, pending.entry
         if pending.item is not None:
             self.progress.done(pending.item)
-        if self.ledger.units.get(key) is not held:
+        if not self._still(key, held, then):
             # It came with a higher hop after this was written: compaction would forget what came.
             self._repair(key, held.hop if held else 0)
-        elif held is None:
+        elif held is None or not then:
             return
         elif then == "dispatch":
             held.state = IN_FLIGHT

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from mailfleet_router.decisions.bucket import Bucket, fill, wait
@@ -17,12 +18,17 @@ from mailfleet_router.decisions.shaping.fairness import Fair, Queue
 from mailfleet_router.decisions.shaping.rules import Rules
 from mailfleet_router.decisions.shaping.shaper import SITE, UNIT, Wait
 from mailfleet_router.decisions.site_queue import ATTEMPTING, DEFERRED, PARKED, READY, Held, SiteQueue
+from mailfleet_router.decisions.spill.backlog import Backlog
+from mailfleet_router.decisions.spill.later import Later
+from mailfleet_router.decisions.spill.store import Store
 
 Attempt = Callable[[Held, SiteQueue], Wait | None]
 """Begins an attempt, or says why the unit may not go; None: it is not ready any more, whatever became of it."""
 
 TURN = 16
 """Units a site may send before the next one has its turn."""
+DUE_UNITS = 1000
+"""Units that become due in one go."""
 
 
 MANY_SITES = 10_000
@@ -40,20 +46,22 @@ class Due(NamedTuple):
 
     at: float
     number: int
-    what: Held | SiteQueue | Resting
+    what: SiteQueue | Resting
 
 
 class Scheduler:
     """The sites of one partition and what is ready at each."""
 
-    def __init__(self, commands: Commands, rules: Rules) -> None:
+    def __init__(self, commands: Commands, rules: Rules, store: Store) -> None:
         self.rules = rules
         self.sites: dict[str, SiteQueue] = {}
         self.in_flight = 0
         self._commands = commands
         self._round: deque[SiteQueue] = deque()
         self._timers: list[Due] = []
-        self._parked: list[Held] = []
+        self._store = store
+        self._later = Later(store)
+        self._parked = Backlog(store, _parked, 0)
         self._number = 0
 
     # --- in ------------------------------------------------------------------------------------------------------
@@ -62,7 +70,7 @@ class Scheduler:
         found = self.sites.get(name)
         if found is None:
             found = self.sites[name] = SiteQueue(name, now)
-            found.ready = Fair(self._weight, found.wants, self._floor)
+            found.ready = Fair(self._weight, found.wants, self._floor, partial(Backlog, self._store, found.wants))
         return found
 
     def _weight(self, tenant: str) -> float:
@@ -87,7 +95,7 @@ class Scheduler:
     def defer(self, held: Held, until: float, now: float) -> None:
         """The unit waits until an instant."""
         held.state, held.due_at, held.since = DEFERRED, until, now
-        self._timer(until, held)
+        self._later.add(held, now)
 
     def wake(self, site: SiteQueue) -> None:
         """Something changed for this site."""
@@ -126,11 +134,11 @@ class Scheduler:
         held.state = PARKED
         self._parked.append(held)
 
-    def resumed(self) -> list[Held]:
+    def resumed(self) -> Backlog:
         """Commands changed: everybody may ask again. What was parked is returned to be looked at anew."""
         self.stir()
-        parked, self._parked = self._parked, []
-        return [held for held in parked if held.state == PARKED]
+        parked, self._parked = self._parked, Backlog(self._store, _parked, 0)
+        return parked
 
     def hold_on(self, held: Held) -> Hold | None:
         """The suspension that keeps this unit back."""
@@ -144,22 +152,22 @@ class Scheduler:
 
     # --- out -----------------------------------------------------------------------------------------------------
     def due(self, now: float) -> Iterator[Held]:
-        """Units whose time has come; sites whose bucket filled are woken on the way."""
+        """Some of the units whose time has come; sites and queues whose time it is are woken on the way. Raises SpillLost."""
         timers = self._timers
         while timers and timers[0].at <= now:
-            at, _, what = heapq.heappop(timers)
+            what = heapq.heappop(timers).what
             if isinstance(what, SiteQueue):
                 what.waking = False
                 self.wake(what)
-            elif isinstance(what, Resting):
+            else:
                 what.site.ready.wake(what.queue)
                 self.wake(what.site)
-            elif what.state == DEFERRED and what.due_at == at:
-                yield what
+        return self._later.due(now, DUE_UNITS)
 
     def next_at(self) -> float:
         """When the next timer fires; infinity when there is none."""
-        return self._timers[0].at if self._timers else float("inf")
+        later = self._later.next_at()
+        return min(self._timers[0].at, later) if self._timers else later
 
     @property
     def idle(self) -> bool:
@@ -228,6 +236,10 @@ class Scheduler:
         site.waking = True
         self._timer(at, site)
 
-    def _timer(self, at: float, what: Held | SiteQueue | Resting) -> None:
+    def _timer(self, at: float, what: SiteQueue | Resting) -> None:
         self._number += 1
         heapq.heappush(self._timers, Due(at, self._number, what))
+
+
+def _parked(held: Held) -> bool:
+    return held.state == PARKED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailfleet_router.decisions.partition import Partition
-from mailfleet_router.decisions.site_queue import DEFERRED, IN_FLIGHT, PARKED, READY, RESOLVING, Held
+from mailfleet_router.decisions.site_queue import DEFERRED, FOLDED, IN_FLIGHT, PARKED, READY, RESOLVING, Held
 
 ROUND_SECONDS = 10.0
 STEP_UNITS = 2_000
@@ -20,9 +20,11 @@ class Sweep:
         self._partition = partition
         self._left: list[Held] = []
         self._again_at = 0.0
+        partition.ledger.store.look_at = self._look_at
 
     def step(self, now: float) -> None:
-        """Look at some units more; a round is begun every few seconds."""
+        """Look at some units more; a round is begun every few seconds. Raises SpillLost."""
+        self._look_into_store(now)
         if not self._left:
             if now < self._again_at:
                 return
@@ -32,6 +34,24 @@ class Sweep:
             self._look(held, now)
         del self._left[-STEP_UNITS:]
 
+    def _look_into_store(self, now: float) -> None:
+        """Nobody walks what lies there; it says itself when it wants a look."""
+        store, left = self._partition.ledger.store, STEP_UNITS
+        for number in store.to_look_at(now):
+            left -= store.examine(number, lambda held: self._look(held, now))
+            if left <= 0:
+                return
+
+    def _look_at(self, held: Held) -> float:
+        """The first instant at which `_look` finds something to do for a unit that waits."""
+        policy, at = self._partition.policy, float("inf")
+        if held.state in WAITING:
+            at = held.expires_at if held.reported else min(held.expires_at, held.since + policy.held_report_seconds)
+        after = policy.ladder(held.stream).delay_dsn_seconds
+        if after > 0 and not held.delay and held.state != FOLDED:
+            at = min(at, held.accepted_at + after)
+        return at
+
     def _look(self, held: Held, now: float) -> None:
         partition, policy = self._partition, self._partition.policy
         state = held.state
@@ -39,7 +59,7 @@ class Sweep:
             if now >= held.expires_at:
                 partition.expire(held, now)
                 return
-            if now - held.since > policy.held_report_seconds and not held.reported:
+            if now - held.since >= policy.held_report_seconds and not held.reported:
                 self._tell(held, now)
         elif state == IN_FLIGHT and now - held.since > policy.in_flight_report_seconds and not held.reported:
             # Never sent elsewhere by ourselves: the sender may have it.

@@ -10,13 +10,14 @@ from mailfleet_router.decisions.outbox import Report
 from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.settle import Ending, give_up, spared
 from mailfleet_router.decisions.site_queue import ENDING, TELLING, Held
+from mailfleet_router.decisions.spill.space import Spill
 
 
 class Telling(Journal):
     """Every ending is told before the unit is forgotten."""
 
-    def __init__(self, number: int, policy: Policy) -> None:
-        super().__init__(number, policy.recent_units)
+    def __init__(self, number: int, policy: Policy, spill: Spill | None = None) -> None:
+        super().__init__(number, policy.recent_units, spill)
         self.policy = policy
 
     def _begin_story(self, held: Held, entry: Entry, now: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from mailfleet_router.decisions.shaping.control import Controls
 from mailfleet_router.decisions.shaping.last_minute import LastMinute
 from mailfleet_router.decisions.shaping.learned import Wide
 from mailfleet_router.decisions.shaping.leasing import holder_name
+from mailfleet_router.decisions.spill.space import Spill, SpillLost
 from mailfleet_router.decisions.sweep import Sweep
 from mailfleet_router.shell import counting
 from mailfleet_router.shell.control import Control
@@ -65,6 +66,8 @@ class Tools:
     max_in_flight_bytes: int
     minute: LastMinute
     wide: Wide
+    spill: Callable[[], Spill]
+    """Makes the local store of a partition."""
 
 
 class Owner:
@@ -117,7 +120,7 @@ class Owner:
             wait = PATIENCE_SECONDS
             try:
                 await self._own()
-            except* (BusUnavailable, Disowned) as errors:
+            except* (BusUnavailable, Disowned, SpillLost) as errors:
                 reason = "; ".join(str(error) for error in errors.exceptions)
                 log.warning("partition given up; claiming again", extra={"partition": self.number, "reason": reason})
                 wait = ZOMBIE_SECONDS if self.partition and self.partition.stopped else PATIENCE_SECONDS
@@ -142,7 +145,7 @@ class Owner:
         tools = self.tools
         partition = Partition(
             self.number, bus.partitions(topics.QUEUE), tools.policy, tools.routing, tools.controls, tools.wide,
-            Shares(tools.leases, tools.clock),
+            Shares(tools.leases, tools.clock), tools.spill(),
         )  # fmt: skip
         partition.claimed(epoch, position)
         self.partition, self._sweep, self._committed = partition, Sweep(partition), position
@@ -164,7 +167,7 @@ class Owner:
             self._wake()
             seconds = tools.clock.monotonic() - began
             metrics.TAKEOVER_SECONDS.observe(seconds)
-            log.info("partition live", extra={"partition": self.number, "units": len(partition.ledger.units),
+            log.info("partition live", extra={"partition": self.number, "units": len(partition.ledger),
                                               "seconds": round(seconds, 3)})  # fmt: skip
             await self._failed
             raise Disowned("failed")
@@ -215,6 +218,7 @@ class Owner:
             self.tools.leases.retire()
         if self.partition is not None:
             self.partition.stopped = True
+            self.partition.ledger.store.close()
             self.tools.leases.left(holder_name(self.number, self.partition.epoch))
 
     # --- doing what is wanted --------------------------------------------------------------------------------------
@@ -239,9 +243,13 @@ class Owner:
             return
         now = tools.clock.now()
         room = tools.bus.healthy and tools.bus.in_flight_bytes < tools.max_in_flight_bytes
-        partition.tick(now, room and not self.draining)
+        try:
+            partition.tick(now, room and not self.draining)
+        except SpillLost as error:
+            self._fail(error)
+            return
         self._carry_out(partition)
-        if room and not partition.idle and not self.draining:
+        if (room and not partition.idle and not self.draining) or partition.taking_up:
             self._wake()
         self._set_timer(partition.scheduler.next_at(), now)
 
@@ -331,7 +339,10 @@ class Owner:
     def sweep(self) -> None:
         """Look for what has no timer."""
         if self._sweep is not None and self.live:
-            self._sweep.step(self.tools.clock.now())
+            try:
+                self._sweep.step(self.tools.clock.now())
+            except SpillLost as error:
+                self._fail(error)
             self._wake()
 
     async def commit(self) -> None:

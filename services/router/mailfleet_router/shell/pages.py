@@ -125,7 +125,7 @@ class Pages:
         return web.json_response(
             {
                 "router": self._instance,
-                "queued": sum(len(partition.ledger.units) for partition in partitions),
+                "queued": sum(len(partition.ledger) for partition in partitions),
                 "in_flight": sum(partition.scheduler.in_flight for partition in partitions),
                 "seconds": self._minute.seconds(now),
                 "sites": [_top_row(site) for site in heapq.nlargest(TOP_SITES, sites, key=lambda site: site.units)],
@@ -141,10 +141,11 @@ class Pages:
 
 
 def _units(partition: Partition, identifier: bytes) -> list[Held]:
-    units = partition.ledger.units
-    if len(identifier) > ids.MESSAGE_ID_BYTES:
-        return [units[identifier]] if identifier in units else []
-    return [held for key, held in units.items() if key.startswith(identifier)]
+    ledger = partition.ledger
+    if len(identifier) == ids.MESSAGE_ID_BYTES:
+        return ledger.of_message(identifier)
+    held = ledger.look_up(identifier)
+    return [held] if held is not None else []
 
 
 def _top_sources(sources: dict[str, dict[str, int]], partitions: list[Partition]) -> dict[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ from mailfleet_router.decisions.shaping.last_minute import LastMinute
 from mailfleet_router.decisions.shaping.learned import Wide
 from mailfleet_router.decisions.shaping.leasing import holder_name
 from mailfleet_router.decisions.shaping.values import PolicyError
+from mailfleet_router.decisions.spill.space import Room, Spill
 from mailfleet_router.settings import RouterSettings
 from mailfleet_router.shell import concerned, counting, traffic
 from mailfleet_router.shell.audit import Auditor
@@ -35,6 +36,7 @@ from mailfleet_router.shell.reload import Reload
 from mailfleet_router.shell.reports import Reports
 from mailfleet_router.shell.resolving import Resolving
 from mailfleet_router.shell.site_metrics import SiteMetrics
+from mailfleet_router.shell.spill_file import SpillFile
 from mailfleet_router.shell.splitter import Splitter
 
 log = logging.getLogger(__name__)
@@ -63,10 +65,11 @@ class Router:
         reports = Reports(bus, clock, control, settings.hostname or socket.getfqdn(), expire)
         resolving = Resolving(resolver, routing, clock, settings.dns_questions, self._resolved)
         self.owners: dict[int, Owner] = {}
+        room = Room(settings.memory_units)
         leases = Leases(bus, clock, context.instance, self._shares_grew)
         self._tools = Tools(
             bus, clock, policy, routing, controls, control, reports, leases, resolving, context.instance,
-            bus_settings.max_in_flight_bytes, minute, wide,
+            bus_settings.max_in_flight_bytes, minute, wide, lambda: Spill(room, SpillFile(settings.spill_directory)),
         )  # fmt: skip
         self._settings = settings
         self._site_metrics = SiteMetrics(minute)
@@ -184,7 +187,7 @@ class Router:
         partitions = [owner.partition for owner in self.owners.values() if owner.partition is not None]
         self._site_metrics.tell(partitions, self._tools.clock.now())
         metrics.OWNED_PARTITIONS.set(len(partitions))
-        metrics.QUEUED_UNITS.set(sum(len(partition.ledger.units) for partition in partitions))
+        metrics.QUEUED_UNITS.set(sum(len(partition.ledger) for partition in partitions))
         metrics.IN_FLIGHT_UNITS.set(sum(partition.scheduler.in_flight for partition in partitions))
 
 

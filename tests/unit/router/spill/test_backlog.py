@@ -15,7 +15,7 @@ from mailfleet_router.decisions.routing import Domain
 from mailfleet_router.decisions.site_queue import ENDING, READY, Held, SiteQueue
 from mailfleet_router.decisions.spill.backlog import Backlog
 from mailfleet_router.decisions.spill.row import SAME, pack, unpack
-from mailfleet_router.decisions.spill.space import Room, SpillLost
+from mailfleet_router.decisions.spill.space import Room, Spill, SpillLost
 from mailfleet_router.decisions.spill.store import Finder, Store
 from support.spaces import DictSpace
 
@@ -36,7 +36,7 @@ class Parts:
         self.units: dict[bytes, Held] = {}
         self.space = DictSpace()
         self.room = Room(units, smallest)
-        self.store = Store(self.units, self.room, self.space, FINDER)
+        self.store = Store(self.units, Spill(self.room, self.space), FINDER)
         self.queue = Backlog(self.store, lambda held: held.state == READY)
         self.number = 0
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mailfleet_core.model.ids import UNIT_ID_BYTES
 from mailfleet_router.decisions.site_queue import DEFERRED, READY, Held
 from mailfleet_router.decisions.spill.later import LEAD_SECONDS, SLOT_SECONDS, Later
-from mailfleet_router.decisions.spill.space import Room
+from mailfleet_router.decisions.spill.space import Room, Spill, nowhere
 from mailfleet_router.decisions.spill.store import Store
 from support.spaces import DictSpace
 from unit.router.spill.test_backlog import FINDER, unit
@@ -27,7 +27,7 @@ def test_every_unit_comes_once_when_it_is_due_and_never_before(
     history: list[tuple[str, float, int]], most: int, room: int
 ) -> None:
     units: dict[bytes, Held] = {}
-    store = Store(units, Room(room, 1), DictSpace(), FINDER)
+    store = Store(units, Spill(Room(room, 1), DictSpace()), FINDER)
     later, now, due_at, number = Later(store), 0.0, dict[bytes, float](), 0
 
     def defer(held: Held, seconds: float) -> None:
@@ -72,7 +72,7 @@ def drained(later: Later, now: float, most: int) -> list[Held]:
 
 def test_it_wakes_no_later_than_the_first_unit_is_due() -> None:
     units: dict[bytes, Held] = {}
-    later = Later(Store(units, Room(), DictSpace(), FINDER))
+    later = Later(Store(units, nowhere(), FINDER))
     held = units[b"k"] = Held(b"k", b"", b"P", 0, DEFERRED, due_at=1000.0)
     later.add(held, 0.0)
     assert 1000.0 - SLOT_SECONDS - LEAD_SECONDS < later.next_at() <= 1000.0 - LEAD_SECONDS
@@ -83,7 +83,7 @@ def test_it_wakes_no_later_than_the_first_unit_is_due() -> None:
 
 def test_a_unit_that_never_comes_due_is_kept() -> None:
     units: dict[bytes, Held] = {}
-    later = Later(Store(units, Room(), DictSpace(), FINDER))
+    later = Later(Store(units, nowhere(), FINDER))
     held = units[b"k"] = Held(b"k", b"", b"P", 0, DEFERRED, due_at=float("inf"))
     later.add(held, 0.0)
     assert not list(later.due(1e12, 10))

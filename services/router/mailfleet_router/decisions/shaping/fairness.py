@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -18,15 +18,31 @@ FLOOR = 0.1
 """The share of turns of each lower priority that has something to send; all floors together stay below 1. Our design."""
 
 
+class Items(Protocol[T]):
+    """First in, first out: a deque, or what behaves as one."""
+
+    def append(self, item: T, /) -> None:
+        """One more, as the last."""
+
+    def popleft(self) -> T:
+        """The first."""
+
+    def __getitem__(self, index: int, /) -> T: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[T]: ...
+
+
 class Queue(Generic[T]):
     """Units of one tenant and priority that go, or wait, together: the policy makes no difference between them."""
 
     __slots__ = ("flow", "items", "key", "resting")
 
-    def __init__(self, key: Hashable, flow: Flow[T]) -> None:
+    def __init__(self, key: Hashable, flow: Flow[T], items: Items[T]) -> None:
         self.key = key
         self.flow = flow
-        self.items: deque[T] = deque()
+        self.items = items
         self.resting = False
         """It may not go, and has no turns until somebody wakes it."""
 
@@ -67,20 +83,22 @@ class Fair(Generic[T]):
 
     `weight` gives a tenant's weight, at least 1, asked whenever the tenant begins to wait; `live` says whether a unit
     that comes up is still wanted, so that removing one costs nothing until then; `floor` gives a priority's floor, asked
-    once.
+    once; `items` makes the queues.
     """
 
-    __slots__ = ("_classes", "_floor", "_live", "_order", "_size", "_weight")
+    __slots__ = ("_classes", "_floor", "_items", "_live", "_order", "_size", "_weight")
 
     def __init__(
         self,
         weight: Callable[[str], float] = lambda _: 1.0,
         live: Callable[[T], bool] = lambda _: True,
         floor: Callable[[int], float] = lambda _: FLOOR,
+        items: Callable[[], Items[T]] = deque,
     ) -> None:
         self._weight = weight
         self._live = live
         self._floor = floor
+        self._items = items
         self._classes: dict[int, Class[T]] = {}
         self._order: list[Class[T]] = []
         self._size = 0
@@ -90,7 +108,7 @@ class Fair(Generic[T]):
         return self._size
 
     def __iter__(self) -> Iterator[T]:
-        """All that waits: each priority, its tenants in turn, each in its own order."""
+        """All that waits, as far as it lies in memory: each priority, its tenants in turn, each in its own order."""
         for class_ in self._order:
             for flow in class_.flows.values():
                 for queue in flow.queues.values():
@@ -113,7 +131,7 @@ class Fair(Generic[T]):
             flow = class_.flows[tenant] = Flow(tenant, max(1.0, self._weight(tenant)), class_)
         queue = flow.queues.get(key)
         if queue is None:
-            queue = flow.queues[key] = Queue(key, flow)
+            queue = flow.queues[key] = Queue(key, flow, self._items())
         if not queue.items and not queue.resting:
             self._enter(queue)
         queue.items.append(item)

@@ -36,7 +36,7 @@ class Later:
         slot = int(min(held.due_at, LAST_SECOND) // SLOT_SECONDS)
         backlog = self._far.get(slot)
         if backlog is None:
-            backlog = self._far[slot] = Backlog(self._store, _waits)
+            backlog = self._far[slot] = Backlog(self._store, _waits, 0)
             heapq.heappush(self._slots, slot)
         backlog.append(held)
 

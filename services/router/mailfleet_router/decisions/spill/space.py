@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 SMALLEST_CHUNK_UNITS = 4
 LARGEST_CHUNK_UNITS = 256
@@ -24,6 +24,9 @@ class Space(Protocol):
     def free(self, address: int, length: int) -> None:
         """It is not needed any more."""
 
+    def clear(self) -> None:
+        """Nothing of it all is needed any more."""
+
 
 class NoSpace:
     """Everything stays in memory."""
@@ -37,6 +40,9 @@ class NoSpace:
         raise SpillLost("nothing was written")
 
     def free(self, address: int, length: int) -> None:
+        """Nothing to do."""
+
+    def clear(self) -> None:
         """Nothing to do."""
 
 
@@ -61,3 +67,20 @@ class Room:
         if self.units == float("inf"):
             return LARGEST_CHUNK_UNITS
         return max(self._smallest, min(LARGEST_CHUNK_UNITS, int(self.units) // (4 * (self.queues + 1))))
+
+    @property
+    def head_units(self) -> int:
+        """How many of a queue stay in memory when it is divided."""
+        return self.chunk_units
+
+
+class Spill(NamedTuple):
+    """Where a partition puts what it need not have in memory; by default nowhere."""
+
+    room: Room
+    space: Space
+
+
+def nowhere() -> Spill:
+    """Everything stays in memory."""
+    return Spill(Room(), NoSpace())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import zlib
 from collections.abc import Callable, Iterator
+from typing import NamedTuple, NoReturn
 
 import msgspec
 
@@ -13,7 +14,7 @@ from mailfleet_router.decisions.routing import Domain
 from mailfleet_router.decisions.site_queue import ENDING, Held, SiteQueue
 from mailfleet_router.decisions.spill.keys import MOST_HOPS, StoredKeys
 from mailfleet_router.decisions.spill.row import pack, unpack
-from mailfleet_router.decisions.spill.space import Room, Space, SpillLost
+from mailfleet_router.decisions.spill.space import Spill, SpillLost
 
 CHUNKS = 1 << 32
 """Numbers of chunks begin again after so many."""
@@ -31,24 +32,32 @@ class Chunk(msgspec.Struct, gc=False):
     """The first instant at which one of them needs a look although nobody asks for it."""
 
 
-class Finder(msgspec.Struct, frozen=True, gc=False):
+class Finder(NamedTuple):
     """What the names in a chunk stand for."""
 
     site: Callable[[str], SiteQueue]
     domain: Callable[[str], Domain]
 
 
+def _nobody(name: str) -> NoReturn:
+    raise KeyError(name)
+
+
+NOTHING = Finder(_nobody, _nobody)
+"""Before a unit has a site."""
+
+
 class Store:
     """The units of one partition that lie outside memory. A unit is in `units` or here, never in both."""
 
-    def __init__(self, units: dict[bytes, Held], room: Room, space: Space, finder: Finder) -> None:
-        self.room = room
+    def __init__(self, units: dict[bytes, Held], spill: Spill, finder: Finder = NOTHING) -> None:
+        self.room = spill.room
+        self.finder = finder
         self.queues = 0
         """Backlogs of this partition of which a part lies here."""
         self.look_at: Callable[[Held], float] = lambda held: held.expires_at
         self._units = units
-        self._space = space
-        self._finder = finder
+        self._space = spill.space
         self._keys = StoredKeys()
         self._chunks: dict[int, Chunk] = {}
         self._looks: list[tuple[float, int]] = []
@@ -73,6 +82,7 @@ class Store:
         self.room.used -= self._counted
         self.room.queues -= self.queues
         self._counted = self.queues = 0
+        self._space.clear()
 
     # --- by key --------------------------------------------------------------------------------------------------
     def hop(self, key: bytes) -> int:
@@ -92,6 +102,12 @@ class Store:
         if where is None:
             return None
         return next(held for held in self._read(self._chunks[where.chunk]) if held.key == key)
+
+    def change(self, key: bytes, change: Callable[[Held], None]) -> None:
+        """Change a unit that lies here. Raises SpillLost."""
+        where = self._keys.get(key) if self._keys else None
+        if where is not None:
+            self.examine(where.chunk, lambda held: change(held) if held.key == key else None)
 
     def take(self, key: bytes) -> Held | None:
         """A unit that lies here, from now on in memory and in no queue. Raises SpillLost."""
@@ -133,6 +149,8 @@ class Store:
                 held.state = ENDING
         self._space.free(chunk.address, chunk.length)
         del self._chunks[chunk.number]
+        if not self._chunks:
+            self._space.clear()
         self.count()
         return found
 
@@ -140,6 +158,11 @@ class Store:
     def chunks(self) -> list[int]:
         """Numbers of all chunks, for `examine`."""
         return list(self._chunks)
+
+    def copies(self, number: int) -> list[Held]:
+        """Of the units of a chunk; none when it is not there any more. Raises SpillLost."""
+        chunk = self._chunks.get(number)
+        return [] if chunk is None else [held for held in self._read(chunk) if self._lies(held.key, number)]
 
     def to_look_at(self, now: float) -> Iterator[int]:
         """Chunks with a unit that needs a look, each once."""
@@ -162,8 +185,8 @@ class Store:
             if not self._lies(held.key, number):
                 continue
             shown += 1
-            changed = self._show(held, look) or changed
-            if held.key not in self._units:
+            changed = self._show(held, number, look) or changed
+            if self._lies(held.key, number):
                 look_at = min(look_at, self.look_at(held))
         chunk.look_at = look_at
         if changed:
@@ -171,16 +194,17 @@ class Store:
         self._note(chunk)
         return shown
 
-    def _show(self, held: Held, look: Callable[[Held], None]) -> bool:
+    def _show(self, held: Held, number: int, look: Callable[[Held], None]) -> bool:
         """Is it another one than before, and still here?"""
         state, raw, reported, delay = held.state, held.raw, held.reported, held.delay
         # It is in memory while it is looked at, as everything that decisions see.
+        self._keys.remove(held.key)
         self._units[held.key] = held
         look(held)
         if held.state != state or self._units.get(held.key) is not held:
-            self._keys.remove(held.key)
             return False
         del self._units[held.key]
+        self._keys.add(held.key, number, held.hop)
         return held.raw is not raw or held.reported != reported or held.delay != delay
 
     def _replace(self, chunk: Chunk, units: list[Held]) -> None:
@@ -203,7 +227,7 @@ class Store:
         data = self._space.read(chunk.address, chunk.length)
         if zlib.crc32(data) != chunk.check:
             raise SpillLost("the local store does not hold what was written to it")
-        return unpack(data, self._finder.site, self._finder.domain)
+        return unpack(data, self.finder.site, self.finder.domain)
 
     def _lies(self, key: bytes, number: int) -> bool:
         where = self._keys.get(key)
