@@ -62,6 +62,10 @@ simulate-day: setup ## a day of 5 million mails in virtual time, with automation
 bench: setup servers ## speed, in ratios to Postfix, Exim and Haraka on this machine
 	@$(BIN)/python bench/bench_delivery.py $(BENCH_ARGS)
 
+bench-router: setup ## the router alone: cost of a mail, long queues, a new owner, lateness (long)
+	@$(BIN)/python bench/bench_router.py
+	@$(BIN)/python bench/bench_queue.py $(BENCH_ARGS)
+
 check: setup ## format, lint, types, who imports whom, stale documents
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)

@@ -78,9 +78,13 @@ class Ledger:
 
     def put(self, key: bytes, hop: int, value: bytes | None) -> Held | None:
         """The unit that a PUT brings; None when it brings none, for it is a repetition (or no PUT: it has no value)."""
-        if value is None or self.knows(key, hop):
+        if value is None:
             return None
-        self.store.forget(key)
+        known = self.hop(key)
+        if hop <= known or hop <= self._recent.get(key, -1):
+            return None
+        if known >= 0:
+            self.store.forget(key)
         held = self.units[key] = Held(key, value, PUT, hop)
         return held
 
