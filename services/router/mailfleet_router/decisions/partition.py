@@ -25,9 +25,9 @@ from mailfleet_router.decisions.policy import LAST_RESORT, Policy
 from mailfleet_router.decisions.progress import Progress
 from mailfleet_router.decisions.retry import next_attempt, spread
 from mailfleet_router.decisions.routing import HOPELESS, KNOWN, TEMPORARY, Domain, Routing
-from mailfleet_router.decisions.settle import Ending, settle
+from mailfleet_router.decisions.settle import NOTHING, Ending, settle
 from mailfleet_router.decisions.shaping.control import Controls
-from mailfleet_router.decisions.shaping.learned import Wide
+from mailfleet_router.decisions.shaping.learned import Lesson, Wide
 from mailfleet_router.decisions.shaping.leasing import holder_name
 from mailfleet_router.decisions.shaping.shaper import LOOK_AGAIN_SECONDS, UNIT, Go, Leases, Shaper, Wait
 from mailfleet_router.decisions.shaping.site_shape import SiteShape
@@ -522,15 +522,12 @@ class Partition(Carrying):
         entry, site = self._entry(held), held.site
         held.entry = None
         assert site is not None
-        self.shaper.freed(held.key)
+        known = self.shaper.freed(held.key)
         self.scheduler.freed(site)
         held.state = ENDING
         waiting = Waiting(held, None, self.progress.begin(offset), 1)
         if result.kind == wire.SETTLED:
-            name = held.domain.name if held.domain is not None else ""
-            lesson = self.shaper.answered(entry, result, self._shape(site, held.domain), name, _hosts(held.domain), now)
-            if self.shaper.learned.events:
-                self._write_learned()
+            lesson = self._lesson(held, site, entry, result, known, now)
             settled = settle(entry, result, self.policy.ladder(held.stream), lesson)
             waiting.entry = settled.entry
             self._tell(waiting, entry, settled.endings, result, result.ended_at)
@@ -544,6 +541,19 @@ class Partition(Carrying):
             self._batches.setdefault(self._batch, []).append(waiting)
         else:
             self._one_less(waiting)
+
+    def _lesson(
+        self, held: Held, site: SiteQueue, entry: Entry, result: Result, known: tuple[Go, SiteShape, Facts] | None, now: float
+    ) -> Lesson:  # fmt: skip
+        """What an attempt has taught, which may be nothing."""
+        outcomes = result.outcomes
+        if len(outcomes) == 1 and outcomes[0].verdict == wire.DELIVERED and self.shaper.delivered(known):
+            return NOTHING
+        name = held.domain.name if held.domain is not None else ""
+        lesson = self.shaper.answered(entry, result, self._shape(site, held.domain), name, _hosts(held.domain), now)
+        if self.shaper.learned.events:
+            self._write_learned()
+        return lesson
 
     def _left(self, site: SiteQueue) -> None:
         if self.scheduler.leave(site):
@@ -587,4 +597,4 @@ class Partition(Carrying):
 
 
 def _hosts(domain: Domain | None) -> tuple[str, ...]:
-    return tuple([host for _, host in domain.route.hosts]) if domain is not None else ()
+    return domain.hosts if domain is not None else ()

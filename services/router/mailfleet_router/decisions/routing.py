@@ -21,7 +21,7 @@ UNKNOWN, KNOWN, TEMPORARY, HOPELESS = "unknown", "known", "temporary", "hopeless
 class Domain:
     """What is known of one recipient domain. One object a domain, shared by all units and partitions."""
 
-    __slots__ = ("fresh_until", "name", "outcome", "route", "rule", "site", "state")
+    __slots__ = ("fresh_until", "hosts", "name", "outcome", "route", "rule", "site", "state")
 
     def __init__(self, name: str, rule: Rule) -> None:
         self.name = name
@@ -29,6 +29,7 @@ class Domain:
         self.state = UNKNOWN
         self.site = ""
         self.route = rule.route
+        self.hosts = tuple([host for _, host in rule.route.hosts])
         self.fresh_until = 0.0
         self.outcome: RecipientOutcome | None = None
         """Why it cannot be routed."""
@@ -70,6 +71,7 @@ class Routing:
         if kind in ("mx", "implicit") and hosts:
             domain.state, domain.outcome = KNOWN, None
             domain.route = _with_hosts(domain.rule.route, hosts)
+            domain.hosts = tuple([host for _, host in hosts])
             domain.site = site_name(host for _, host in hosts)
             domain.fresh_until = now + KEEP_SECONDS
         elif kind == "temporary":

@@ -17,6 +17,9 @@ T = TypeVar("T")
 FLOOR = 0.1
 """The share of turns of each lower priority that has something to send; all floors together stay below 1. Our design."""
 
+KEPT = 8
+"""Tenants of a priority, and queues of a tenant, that are kept while they are empty: most come again at once."""
+
 
 class Items(Protocol[T]):
     """First in, first out: a deque, or what behaves as one."""
@@ -52,9 +55,9 @@ class Flow(Generic[T]):
 
     __slots__ = ("class_", "deficit", "queues", "ready", "tenant", "waiting", "weight")
 
-    def __init__(self, tenant: str, weight: float, class_: Class[T]) -> None:
+    def __init__(self, tenant: str, class_: Class[T]) -> None:
         self.tenant = tenant
-        self.weight = weight
+        self.weight = 1.0
         self.class_ = class_
         self.queues: dict[Hashable, Queue[T]] = {}
         self.ready: deque[Queue[T]] = deque()
@@ -128,7 +131,7 @@ class Fair(Generic[T]):
             self._order = [self._classes[number] for number in sorted(self._classes)]
         flow = class_.flows.get(tenant)
         if flow is None:
-            flow = class_.flows[tenant] = Flow(tenant, max(1.0, self._weight(tenant)), class_)
+            flow = class_.flows[tenant] = Flow(tenant, class_)
         queue = flow.queues.get(key)
         if queue is None:
             queue = flow.queues[key] = Queue(key, flow, self._items())
@@ -197,6 +200,7 @@ class Fair(Generic[T]):
         flow.ready.append(queue)
         if not flow.waiting:
             flow.waiting = True
+            flow.weight = max(1.0, self._weight(flow.tenant))
             flow.class_.turns.append(flow)
 
     def _leave(self, queue: Queue[T]) -> None:
@@ -204,13 +208,19 @@ class Fair(Generic[T]):
         flow = queue.flow
         if flow.ready and flow.ready[0] is queue:
             flow.ready.popleft()
-        if not queue.items and not queue.resting:
+        if not queue.items and not queue.resting and len(flow.queues) > KEPT:
             flow.queues.pop(queue.key, None)
         if not flow.ready and flow.waiting:
             flow.waiting = False
+            flow.deficit = 0.0
             flow.class_.turns.popleft()  # it was its turn
-        if not flow.queues and flow.class_.flows.get(flow.tenant) is flow:
-            del flow.class_.flows[flow.tenant]
+        flows = flow.class_.flows
+        if (
+            len(flows) > KEPT
+            and not flow.waiting
+            and not any(each.items or each.resting for each in flow.queues.values())
+        ):
+            flows.pop(flow.tenant, None)
 
     def _choose(self) -> Class[T] | None:
         """The highest priority that has something, or a lower one that has earned a turn."""

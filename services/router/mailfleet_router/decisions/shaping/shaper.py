@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, Protocol
 
-from mailfleet_core.model.wire import Entry, Result, Route
+from mailfleet_core.model.wire import DELIVERED, Entry, Result, Route
 from mailfleet_router.decisions.shaping import reputation, site_health
 from mailfleet_router.decisions.shaping.gate import Gate, Scope
 from mailfleet_router.decisions.shaping.gcra import default_burst
@@ -218,7 +218,7 @@ class Shaper:
             counter.in_flight += 1
         self._out[unit] = (go, site, facts)
 
-    def freed(self, unit: bytes) -> None:
+    def freed(self, unit: bytes) -> tuple[Go, SiteShape, Facts] | None:
         """It came back."""
         known = self._out.pop(unit, None)
         if known is not None:
@@ -226,6 +226,24 @@ class Shaper:
             go.path.in_flight -= 1
             for counter in go.counters:
                 counter.in_flight -= 1
+        return known
+
+    def delivered(self, known: tuple[Go, SiteShape, Facts] | None) -> bool:
+        """A unit that came back was delivered: is that all there is to learn of it?"""
+        if known is None:
+            return False
+        go, site, facts = known
+        source = go.path.facts.source
+        if site.name in self.learned.sites or source in self.wide.sources:
+            return False
+        key = (source, facts.tenant, facts.stream)
+        stands = site.stands.get(key)
+        if stands is None:
+            stands = site.stands[key] = self.learned.standings.of(facts._replace(source=source), True)
+        self.learned.standings.add(stands, reputation.OTHER)
+        if go.path.warm is not None:
+            go.path.warm.answered(DELIVERED, False)
+        return True
 
     def route_of(self, unit: bytes, base: Route) -> Route:
         """The limits of a unit that is in a sender's hands."""
@@ -237,6 +255,7 @@ class Shaper:
         self, entry: Entry, result: Result, site: SiteShape, domain: str, tried: tuple[str, ...], now: float
     ) -> Lesson:
         """An attempt at the hosts `tried` has come to an end."""
+        site.stands.clear()  # a bad answer is counted where good ones were not
         envelope = entry.unit.envelope
         facts = Facts(
             envelope.tenant, envelope.stream, envelope.pool, entry.source, site.name, site.provider, domain

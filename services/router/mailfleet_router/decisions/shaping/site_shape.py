@@ -11,6 +11,7 @@ from mailfleet_router.decisions.shaping.gate import Gate
 from mailfleet_router.decisions.shaping.limits import Values
 from mailfleet_router.decisions.shaping.pace import Pace
 from mailfleet_router.decisions.shaping.selection import Selector
+from mailfleet_router.decisions.shaping.standings import Stand
 from mailfleet_router.decisions.shaping.values import Facts
 from mailfleet_router.decisions.shaping.warming import Warm
 
@@ -110,7 +111,7 @@ class PoolAt:
 class SiteShape:
     """One site. It is forgotten with the site's queue; what was learned is kept elsewhere."""
 
-    __slots__ = ("base", "hosts", "name", "pace", "paces", "paths", "pools", "provider", "ruled", "tenants")
+    __slots__ = ("base", "hosts", "name", "pace", "paces", "paths", "pools", "provider", "ruled", "stands", "tenants")
 
     def __init__(self, name: str, provider: str, hosts: frozenset[str], base: Route) -> None:
         self.name = name
@@ -126,3 +127,5 @@ class SiteShape:
         self.paces: dict[str, Pace] = {}
         """By source."""
         self.tenants: dict[str, Pace] = {}
+        self.stands: dict[tuple[str, str, str], tuple[Stand, ...]] = {}
+        """Where what is delivered is counted: by source, tenant and stream."""

@@ -36,9 +36,12 @@ class Reply(NamedTuple):
 class Stand:
     """One key."""
 
-    __slots__ = ("counts", "decision", "judged_at", "pending", "standing", "written_at")
+    __slots__ = ("counts", "decision", "judged_at", "key", "pending", "standing", "touched", "written_at")
 
-    def __init__(self) -> None:
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.touched = False
+        """Something was counted since the last look."""
         self.counts, self.standing = Counts(), Standing()
         self.decision: reputation.Decision | None = None
         self.pending = [0] * 6
@@ -52,7 +55,7 @@ class Standings:
         self.stands: dict[Key, Stand] = {}
         self.replies: dict[str, dict[str, Reply]] = {}
         """Site → class → reply."""
-        self._touched: dict[Key, None] = {}
+        self._touched: list[Stand] = []
         self._written: list[tuple[str, bytes | None]] = []
 
     def state(self, kind: str, first: str, second: str) -> int:
@@ -66,19 +69,35 @@ class Standings:
         return found.decision.reading.score if found and found.decision else 100.0
 
     def count(self, facts: Facts, verdict: str, blame: str, block: bool) -> None:
-        """An answer for one recipient. A site without a name is counted from its first bad answer on: there are too many."""
+        """An answer for one recipient."""
         kind = reputation.outcome(verdict, blame, block, feedback=False)
-        if kind is None:
-            return
+        if kind is not None:
+            self.add(self.of(facts, verdict == DELIVERED), kind)
+
+    def of(self, facts: Facts, good: bool) -> tuple[Stand, ...]:
+        """Where an answer to `facts` is counted. A site without a name is counted from its first bad answer on: there are
+        too many."""
+        found = []
         for key in reputation.keys(facts.tenant, facts.stream, facts.source, facts.site):
             stand = self.stands.get(key)
             if stand is None:
                 small = not facts.provider and key[0] != "tenant|stream"
-                if (small and verdict == DELIVERED) or len(self.stands) >= MOST:
+                if (small and good) or len(self.stands) >= MOST:
                     continue
-                stand = self.stands[key] = Stand()
+                stand = self.stands[key] = Stand(key)
+            found.append(stand)
+        return tuple(found)
+
+    def add(self, stands: tuple[Stand, ...], kind: int) -> None:
+        """One more answer of this kind."""
+        for stand in stands:
             stand.pending[kind] += 1
-            self._touched[key] = None
+            self._touch(stand)
+
+    def _touch(self, stand: Stand) -> None:
+        if not stand.touched:
+            stand.touched = True
+            self._touched.append(stand)
 
     def replied(self, facts: Facts, reading: Reading, outcome: RecipientOutcome, now: float) -> None:
         """Remember a reply, to be shown."""
@@ -93,21 +112,21 @@ class Standings:
 
     def tick(self, now: float, tuning: Tuning) -> list[tuple[Change, Facts]]:
         """Judge what has changed, and what is not good; the changes of sources at sites."""
-        touched, self._touched = self._touched, {}
-        for key, stand in self.stands.items():
+        for stand in self.stands.values():
             # Of a longer silence only so much counts as clean.
             if stand.standing.state and now - stand.judged_at >= reputation.STEP_SECONDS / 3:
-                touched[key] = None
+                self._touch(stand)
+        touched, self._touched = self._touched, []
         changes = []
-        for key in touched:
-            stand = self.stands[key]
+        for stand in touched:
+            stand.touched = False
             if any(stand.pending):
                 stand.counts = reputation.observe_all(stand.counts, tuple(stand.pending), now)
                 stand.pending = [0] * 6
             if not 0 <= now - stand.judged_at < JUDGE_SECONDS:
-                changes += self._judge(key, stand, now, tuning)
+                changes += self._judge(stand.key, stand, now, tuning)
             else:
-                self._touched[key] = None
+                self._touch(stand)
         return changes
 
     def _judge(self, key: Key, stand: Stand, now: float, tuning: Tuning) -> list[tuple[Change, Facts]]:
@@ -142,7 +161,7 @@ class Standings:
         parts = name.split("\n")
         if kind not in ("counts", "standing") or len(parts) != 3:
             return
-        stand = self.stands.setdefault((parts[0], parts[1], parts[2]), Stand())
+        stand = self.stands.setdefault((parts[0], parts[1], parts[2]), Stand((parts[0], parts[1], parts[2])))
         if kind == "counts":
             stand.counts = reputation.decode_counts(value)
         else:
