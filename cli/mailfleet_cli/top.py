@@ -61,17 +61,14 @@ class Watcher:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._members: list[wire.Member] = []
-        self._looked_at = float("-inf")
+        self._search: asyncio.Task[None] | None = None
 
     async def look(self) -> Snapshot:
         """What they say now."""
+        if self._search is None:
+            await self._find()
+            self._search = asyncio.create_task(self._keep_finding())
         now = SystemClock.monotonic()
-        if now - self._looked_at >= MEMBERS_SECONDS:
-            # While the log is away the processes may well be there.
-            with contextlib.suppress(BusUnavailable):
-                records = await reading.control(self._bus)
-                self._members = [each for service in SERVICES for each in reading.members(records, service)]
-                self._looked_at = now
         routers = [member.http for member in self._members if member.service == "router"]
         urls = [member.http for member in self._members]
         pages, metrics = await asyncio.gather(
@@ -84,6 +81,22 @@ class Watcher:
         }
         return snapshot(now, told, texts)
 
+    def stop(self) -> None:
+        """Look for no more processes."""
+        if self._search is not None:
+            self._search.cancel()
+
+    async def _find(self) -> None:
+        records = await reading.control(self._bus)
+        self._members = [each for service in SERVICES for each in reading.members(records, service)]
+
+    async def _keep_finding(self) -> None:
+        while True:
+            await asyncio.sleep(MEMBERS_SECONDS)
+            # While the log is away the processes may well be there.
+            with contextlib.suppress(BusUnavailable):
+                await self._find()
+
 
 async def _twice(file: SettingsFile) -> tuple[Snapshot, Snapshot]:
     async with reading.opened(file) as bus:
@@ -92,7 +105,9 @@ async def _twice(file: SettingsFile) -> tuple[Snapshot, Snapshot]:
         if not before.routers:
             output.fail("no router answers; start them with `mailfleet run` or `python -m mailfleet_router`")
         await asyncio.sleep(ONCE_SECONDS)
-        return before, await watcher.look()
+        now = await watcher.look()
+        watcher.stop()
+        return before, now
 
 
 async def _watch(file: SettingsFile, console: Console, every: float) -> None:
@@ -106,6 +121,7 @@ async def _watch(file: SettingsFile, console: Console, every: float) -> None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(over.wait(), every)
                 before, now = now, await _unless(over, watcher.look()) or now
+        watcher.stop()
 
 
 async def _unless(over: asyncio.Event, work: Coroutine[Any, Any, Snapshot]) -> Snapshot | None:

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from support.kafka import kafka_broker
 from support.mailfleet import Fleet, fleet
 from support.scripted_mx import ScriptedMx
 from support.scripted_town import ScriptedTown, scripted_town
@@ -23,13 +25,13 @@ BUSY, CALM = "busy.test", "calm.test"
 PAUSES = """\
 version: 1
 rules:
-- name: asked-to-slow-down
-  text: 'slow down, please'
+- name: moon
+  text: 'the moon is full'
   class: rate_limited
   blame: sender_ip
   effect: pause
   scope: source_site
-  samples: {match: [421 4.7.0 slow down, please], not: [421 4.7.0 busy]}
+  samples: {match: [421 4.7.0 the moon is full], not: [421 4.7.0 busy]}
 """
 
 
@@ -53,16 +55,16 @@ class World:
         return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+@pytest.fixture(scope="module", params=["embedded", "kafka"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("whatif")
     (directory / "new.yaml").write_text(PAUSES)
-    refusals = [b"421 4.7.0 Slow down, please"] * 6
+    refusals = [b"421 4.7.0 The moon is full"] * 6
     busy = ScriptedMx(replies={"RCPT": [*refusals, b"250 2.1.5 Ok"]})
-    with (
-        scripted_town({BUSY: busy, CALM: ScriptedMx()}) as town,
-        fleet(directory / "fleet", more=town.settings) as running,
-    ):
+    with ExitStack() as stack:
+        broker = stack.enter_context(kafka_broker(directory / "kafka")) if request.param == "kafka" else None
+        town = stack.enter_context(scripted_town({BUSY: busy, CALM: ScriptedMx()}))
+        running = stack.enter_context(fleet(directory / "fleet", broker=broker, more=town.settings))
         with smtplib.SMTP("127.0.0.1", running.port, timeout=30) as client:
             for number in range(3):
                 client.sendmail("me@sender.test", f"a{number}@{BUSY}", "Subject: x\r\n\r\nx\r\n")
@@ -74,11 +76,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def test_what_a_site_answered_is_replayed_from_the_running_log_against_a_new_rule(world: World) -> None:
     report = world.replayed("--from", "bus", "--since", "1h")
-    (rule,) = [rule for rule in report["rules"] if rule["rule"] == "asked-to-slow-down"]
+    (rule,) = [rule for rule in report["rules"] if rule["rule"] == "moon"]
     refused = sum(event.kind == "deferred" for event in world.fleet.events())
     assert refused == 6
     assert (rule["tried"]["replies"], rule["in_force"]["replies"]) == (refused, 0)
-    assert rule["samples"][0]["text"] == "Slow down, please"
+    assert rule["samples"][0]["text"] == "The moon is full"
     paused = [scope for scope in report["scopes"] if scope["tried"]["paused"]]
     assert [(scope["tried"]["paused_seconds"] > 0, scope["in_force"]["paused"]) for scope in paused] == [(True, 0)]
     assert report["attempts"] == refused + 4
@@ -89,7 +91,7 @@ def test_it_says_plainly_that_it_predicts_our_queue_only(world: World) -> None:
     done = world.command("whatif", "--policy", str(world.directory / "new.yaml"))
     assert done.returncode == 0, done.stderr
     assert "This predicts our queue and not the receiver's reaction" in done.stdout
-    assert "asked-to-slow-down: before no reply; after 6 replies" in done.stdout
+    assert "moon: before no reply; after 6 replies" in done.stdout
 
 
 def test_a_kept_file_of_events_gives_the_same_report_as_the_log(world: World) -> None:

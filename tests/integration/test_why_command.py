@@ -157,4 +157,4 @@ def test_a_pause_that_a_reply_caused_is_told_with_the_rule_and_its_line(world: W
     (scope,) = json.loads(world.command("top", "--json").stdout)["paused"]
     assert (scope["scope"], scope["until"]) == (f"source default at site mx.{STRICT}", pause["until"])
     (row,) = [row for row in world.lines("queues") if row["site"] == f"mx.{STRICT}"]
-    assert row["why"]
+    assert "asked-to-slow-down" in row["why"]

@@ -22,6 +22,7 @@ from mailfleet_router.decisions.shaping.why import (
     Speed,
     Unit,
     compose,
+    longest,
     place,
 )
 from mailfleet_router.decisions.site_queue import (
@@ -123,6 +124,15 @@ def _facts(partition: Partition, shape: SiteShape, held: Held, entry: Entry) -> 
     return partition.shaper.facts(shape, held.tenant, held.stream, pool, domain, campaign)
 
 
+def summary(partition: Partition, site: SiteQueue, now: float) -> str:
+    """Why the mail of a site waits, in one sentence: what holds what is ready, else the last answer."""
+    held = next((held for held in site.ready if site.wants(held)), None)
+    if held is None:
+        return site.why
+    found = list(reasons(partition, held, wire.decode(Entry, held.raw), now))
+    return longest(found)[0].text if found else site.why
+
+
 def window(site: SiteQueue) -> dict[str, Any]:
     """How many units of a site are in senders' hands, how many may be, and the rate that the settings give it; JSON-ready."""
     rule = site.rule
@@ -157,19 +167,24 @@ def _unit(partition: Partition, held: Held, entry: Entry, router: str) -> Unit:
 
 
 def _place(held: Held) -> Place | None:
-    if held.site is None:
+    site = held.site
+    if site is None:
         return None
     lines, mine, index = [], None, 0
-    for priority, flow in held.site.ready.flows():
-        turning = [queue for queue in flow.queues.values() if not queue.resting]
-        lines.append(Line(priority, flow.tenant, flow.weight, sum(map(len, (queue.items for queue in turning))),
-                          flow.class_.floor))  # fmt: skip
-        for queue in flow.queues.values() if flow.tenant == held.tenant else ():
-            at = next((number for number, each in enumerate(queue.items) if each is held), None)
-            if at is not None:
-                mine = priority
-                index = at + sum(min(at, len(other.items)) for other in turning if other is not queue)
-    return place(lines, mine, held.tenant, index) if mine is not None else None
+    for priority, flow in site.ready.flows():
+        queues = list(flow.queues.values())
+        own = next((queue for queue in queues if flow.tenant == held.tenant and held in queue.items), None)
+        turning = [queue for queue in queues if not queue.resting or queue is own]
+        length = sum(len(queue.items) for queue in turning)
+        lines.append(Line(priority, flow.tenant, flow.weight, length, flow.class_.floor))
+        if own is not None:
+            at = next(number for number, each in enumerate(own.items) if each is held)
+            # The tenant's other mail of this priority, which the policy treats otherwise, takes turns with it.
+            mine, index = priority, at + sum(min(at, len(other.items)) for other in turning if other is not own)
+    if mine is None:
+        return None
+    found = place(lines, mine, held.tenant, index)
+    return Place(min(found.ahead, len(site.ready) - 1), len(site.ready))
 
 
 def _speed(partition: Partition, held: Held, entry: Entry, pace: Speed, now: float) -> Speed:

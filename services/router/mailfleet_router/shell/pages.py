@@ -37,6 +37,8 @@ from mailfleet_router.decisions.sweep import why
 from mailfleet_router.shell.owner import Owner
 
 TOP_SITES = 50
+TOLD_SITES = 200
+"""Of whose waiting mail it is looked up what holds it; of the others it is told what the router knows anyway."""
 
 
 class Pages:
@@ -65,6 +67,11 @@ class Pages:
             sites = census.Sites()
             for _ in sites.look(partition):
                 await asyncio.sleep(0)
+            busiest = heapq.nlargest(TOLD_SITES, sites.rows.values(), key=lambda row: int(row["waiting"]))
+            for row in busiest:
+                site = partition.scheduler.sites.get(row["site"])
+                if site is not None and len(site.ready):
+                    row["why"] = holding.summary(partition, site, self._clock.now()) or row["why"]
             for row in sites.rows.values():
                 row["per_second"] = sum(served.get(row["site"], {}).values()) / seconds
                 found.append(row)
@@ -120,15 +127,23 @@ class Pages:
 
     async def _top(self, _: web.Request) -> web.Response:
         partitions = list(self._live())
-        sites = [site for partition in partitions for site in partition.scheduler.sites.values() if site.units > 0]
         now = self._clock.now()
+        sites = [
+            (partition, site)
+            for partition in partitions
+            for site in partition.scheduler.sites.values()
+            if site.units > 0
+        ]
         return web.json_response(
             {
                 "router": self._instance,
                 "queued": sum(len(partition.ledger) for partition in partitions),
                 "in_flight": sum(partition.scheduler.in_flight for partition in partitions),
                 "seconds": self._minute.seconds(now),
-                "sites": [_top_row(site) for site in heapq.nlargest(TOP_SITES, sites, key=lambda site: site.units)],
+                "sites": [
+                    _top_row(partition, site, now)
+                    for partition, site in heapq.nlargest(TOP_SITES, sites, key=lambda each: each[1].units)
+                ],
                 "sources": _top_sources(self._minute.sources(), partitions),
                 "paused": [scope for partition in partitions for scope in telling.paused(partition.shaper, now)],
             }
@@ -156,13 +171,13 @@ def _top_sources(sources: dict[str, dict[str, int]], partitions: list[Partition]
     return found
 
 
-def _top_row(site: SiteQueue) -> dict[str, Any]:
+def _top_row(partition: Partition, site: SiteQueue, now: float) -> dict[str, Any]:
     return {
         "site": site.name,
         "waiting": site.units - site.in_flight,
         "ready": len(site.ready),
         "in_flight": site.in_flight,
-        "why": (site.waits if len(site.ready) and site.waits else "") or site.why,
+        "why": holding.summary(partition, site, now),
     }
 
 

@@ -118,8 +118,9 @@ def place(lines: Iterable[Line], priority: int, tenant: str, index: int) -> Plac
     ahead = index + beside
     higher = sum(line.length for line in everyone if line.priority < priority)
     if higher:
-        # Each turn of a higher priority earns this one its floor.
-        ahead += min(higher, int((ahead + 1) / mine.floor)) if mine.floor else higher
+        # While higher priorities wait, this one has its floor of all turns.
+        by_floor = int((ahead + 1) / mine.floor) if mine.floor else ahead + higher
+        ahead = min(ahead + higher, max(ahead, by_floor))
     return Place(ahead, sum(line.length for line in everyone))
 
 
@@ -148,13 +149,18 @@ def estimate(
 
 def compose(unit: Unit, reasons: Sequence[Reason], where: Place | None, speed: Speed, now: float) -> Answer:
     """The whole answer for a unit that is still queued."""
-    ordered = tuple(sorted(reasons, key=_length, reverse=True))
+    ordered = longest(reasons)
     summary = ordered[0].text if ordered else "nothing holds it; its turn has not come"
     if unit.state in ("in flight", "being settled"):
         when = Estimate(0.0, "it is being tried now" if unit.state == "in flight" else "its last attempt has ended")
     else:
         when = estimate(now, ordered, where.ahead if where else 0, speed, unit.due_at, unit.expires_at)
     return Answer(unit, summary, ordered, where, when)
+
+
+def longest(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
+    """The one that holds longest first."""
+    return tuple(sorted(reasons, key=_length, reverse=True))
 
 
 def _length(reason: Reason) -> float:
