@@ -47,6 +47,9 @@ def served(minute: LastMinute, **tenants: int) -> None:
 
 @pytest.fixture(autouse=True)
 def clean() -> Iterator[None]:
+    """Routers of other tests have told of their sites."""
+    metrics.SITE_UNITS.clear()
+    metrics.SITE_FAIRNESS.clear()
     yield
     metrics.SITE_UNITS.clear()
     metrics.SITE_FAIRNESS.clear()

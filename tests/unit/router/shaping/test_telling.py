@@ -54,7 +54,7 @@ class Office:
         self.shaper = Shaper(rules, self.policy)
         self.shaper.since = NOW
         self.now = NOW + 60
-        self.site = self.shaper.site("big", ("mx.big.example",), "big.example", ruled=True)
+        self.site = self.shaper.site("big", ("mx.big.example",), "big.example", Route("mx", ()))
         self.out: list[wire.Entry] = []
         self._numbers = count()
 
@@ -81,7 +81,7 @@ class Office:
         outcome = RecipientOutcome(0, verdict, code, "", text, "rcpt")
         result = Result(entry.unit.unit_id, 0, 1, "settled", entry.source, self.now - 1, self.now, (outcome,))
         self.shaper.freed(entry.unit.unit_id)
-        self.shaper.answered(entry, result, self.site, "big.example", self.now)
+        self.shaper.answered(entry, result, self.site, "big.example", ("mx.big.example",), self.now)
 
     def fill(self) -> None:
         while isinstance(self.offer(), Go):
@@ -232,3 +232,16 @@ def test_whoever_may_not_go_is_told_why_and_nobody_else(
             office.answer(*SAID[which])
         elif what == "time":
             office.now += float(which)
+
+
+def test_of_a_route_of_the_settings_its_own_limits_are_told_and_not_the_policys() -> None:
+    office = Office()
+    route = Route("smart_host", ((0, "relay"),), max_connections=2, messages_per_second=1.0)
+    office.site = office.shaper.site("office", ("relay",), "office.example", route)
+    office.fill()
+    (reason,) = {each.where for each in office.why()}
+    assert reason == "messages_per_second of its [[route]] in the settings"
+    story = telling.site_story(office.shaper, office.site, office.now)
+    assert {(limit["quantity"], limit["value"]) for limit in story["sources"]["ip-1"]["limits"]} == {
+        ("message_rate", 1.0), ("concurrency", 2), ("messages_per_connection", 100),
+    }  # fmt: skip

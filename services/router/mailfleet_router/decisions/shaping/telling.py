@@ -13,6 +13,7 @@ from mailfleet_router.decisions.shaping.backoff import WHOLE
 from mailfleet_router.decisions.shaping.explain import explain
 from mailfleet_router.decisions.shaping.gate import Gate, Scope
 from mailfleet_router.decisions.shaping.learned import AtSite
+from mailfleet_router.decisions.shaping.limits import least
 from mailfleet_router.decisions.shaping.responses import ReplyClass
 from mailfleet_router.decisions.shaping.shaper import Shaper
 from mailfleet_router.decisions.shaping.site_health import ALIVE
@@ -24,6 +25,13 @@ from mailfleet_router.decisions.shaping.wording import scope_text
 MOST_SOURCES = 64
 """Of a pool, that are told of."""
 MOST_PAUSED = 50
+ROUTE = "[[route]]|"
+"""How the counters of the settings' own limits begin."""
+OF_ROUTES = {
+    "message_rate": "messages_per_second", "connection_rate": "connections_per_second", "concurrency": "max_connections",
+    "messages_per_connection": "messages_per_connection",
+}  # fmt: skip
+"""What the policy limits, and what the settings call it."""
 SHIPPED = "mailfleet_router/"
 """How the names of shipped files begin."""
 
@@ -154,7 +162,7 @@ def _of_source(
         yield from _of_gate(shaper, gate, now)
     if path.in_flight >= path.window:
         text = f"source {source} has {path.in_flight} units of the site in hand: what its connections can take"
-        yield Reason("window", text, _place(shaper, path, "concurrency"), 0.0, "router")
+        yield Reason("window", text, _place(shaper, site, path, "concurrency"), 0.0, "router")
     scopes = (at.sources.get(source) if at is not None else None, shaper.wide.sources.get(source))
     for scope in scopes:
         if scope is not None:
@@ -220,12 +228,34 @@ def _because(scope: Scope) -> str:
 
 # --- where it stands --------------------------------------------------------------------------------------------------
 def _where(shaper: Shaper, gate: Gate, quantity: str) -> str:
+    if gate.key.startswith(ROUTE):
+        return "messages_per_second of its [[route]] in the settings"
     return str(shaper.rules.policy.place("limits", gate.limit, "cases", gate.case, quantity))
 
 
-def _place(shaper: Shaper, path: Path, quantity: str) -> str:
-    told = explain(shaper.rules.policy, shaper.rules.limits, path.facts)
-    return next((each.place for each in told if each.decides and each.quantity == quantity), "")
+def _place(shaper: Shaper, site: SiteShape, path: Path, quantity: str) -> str:
+    return next((limit["where"] for limit in _limits(shaper, site, path) if limit["quantity"] == quantity), "")
+
+
+def _limits(shaper: Shaper, site: SiteShape, path: Path) -> list[dict[str, Any]]:
+    """The limits that hold for a way: those of the policy, or of the settings where these allow less."""
+    rules = shaper.rules
+    told = [each for each in explain(rules.policy, rules.limits, path.facts) if each.decides and site.ruled]
+    of_policy = least(rules.limits.effective(path.facts) if site.ruled else ())
+    found: list[dict[str, Any]] = []
+    for quantity, setting in OF_ROUTES.items():
+        value = getattr(path.values, quantity)
+        if value is not None and value != getattr(of_policy, quantity):
+            found.append(
+                {"quantity": quantity, "value": value, "limit": "[[route]]", "where": f"{setting} of its [[route]]"}
+            )
+    settled = {limit["quantity"] for limit in found}
+    found += [
+        {"quantity": each.quantity, "value": each.value, "limit": each.limit, "where": each.place}
+        for each in told
+        if each.quantity not in settled
+    ]
+    return found
 
 
 def _rule_place(shaper: Shaper, scope: Scope) -> str:
@@ -259,13 +289,9 @@ def _source(shaper: Shaper, site: SiteShape, at: AtSite | None, source: str, now
     }
     if paths:
         # Mail that the limits treat otherwise has limits of its own; those of the first are shown.
-        facts, warm = paths[0].facts, paths[0].warm
+        warm = paths[0].warm
         told["window"] = paths[0].window if math.isfinite(paths[0].window) else 0
-        told["limits"] = [
-            {"quantity": each.quantity, "value": each.value, "limit": each.limit, "where": each.place}
-            for each in explain(shaper.rules.policy, shaper.rules.limits, facts)
-            if each.decides and site.ruled
-        ]
+        told["limits"] = _limits(shaper, site, paths[0])
         if warm is not None:
             told["warm_up"] = {"plan": warm.plan.name, "stage": warm.state.stage + 1, "left": warm.allowance(now),
                                "cap": warm.plan.cap(warm.state.stage), "why": warm.reason(now)}  # fmt: skip
