@@ -250,3 +250,26 @@ def test_the_sender_gets_the_limits_that_it_keeps() -> None:
     # A message a second is too little for two lanes, so one has it all; the sender divides by both.
     assert go.route.messages_per_second == 2.0
     assert go.lane in (0, 1)
+
+
+def test_a_new_owner_of_a_scope_that_is_probed_does_not_probe_at_once() -> None:
+    office = settled(policy(100, 10, LOOSE))
+    office.offer()
+    blocked = office.answer(BOUNCED, "blocked", 550)
+    while not office.shaper.learned.sites:
+        office.offer()
+        if office.answer(*_say(office, blocked)) != blocked:
+            office.now += 10
+    office.now += MIN_PAUSE_SECONDS + 1
+    probe = office.offer()
+    assert isinstance(probe, Go)
+    assert probe.path.facts.source == blocked
+    office.answer()
+    office.write()
+    office.take_over()
+    taken_over_at = office.now
+    while office.now < taken_over_at + 59:
+        office.now += 1
+        office.offer()
+        while office.out:
+            assert office.answer() != blocked

@@ -96,9 +96,11 @@ class Scope:
             self._limits = backoff.limits_now(self.state, self.configured, now)
             self._fresh_until = now + REFRESH_SECONDS
             rate = self._limits.rate_per_second
-            if rate != self._rate:
-                self.paid_at = gcra.changed(self.paid_at, self._rate, rate, now) if self._rate and rate else now
-                self._rate = rate
+            if rate and rate != self._rate:
+                # Nobody knows what was sent before: what has just been slowed, or taken over, has nothing saved.
+                empty = gcra.empty(rate, gcra.default_burst(rate), self.paid_at)
+                self.paid_at = gcra.changed(self.paid_at, self._rate, rate, now) if self._rate else empty
+            self._rate = rate
         return self._limits
 
     def free_at(self, now: float) -> float:
