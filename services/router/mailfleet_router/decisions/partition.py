@@ -14,26 +14,23 @@ import msgspec
 
 from mailfleet_core.model import wire
 from mailfleet_core.model.site import partition_of
-from mailfleet_core.model.tags import ATTEMPT, CLAIM, DONE, NOTE, PUT, RETRY, epoch_of, tag
+from mailfleet_core.model.tags import ATTEMPT, CLAIM, DONE, NOTE, PUT, RETRY, tag
 from mailfleet_core.model.wire import BOUNCED, Dispatch, Entry, Malformed, Result
 from mailfleet_router.decisions import story
-from mailfleet_router.decisions.carrying import Carrying
 from mailfleet_router.decisions.commands import Hold
 from mailfleet_router.decisions.journal import Pending, Waiting
 from mailfleet_router.decisions.outbox import Append
-from mailfleet_router.decisions.policy import LAST_RESORT, Policy
+from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.progress import Progress
 from mailfleet_router.decisions.retry import next_attempt, spread
 from mailfleet_router.decisions.routing import HOPELESS, KNOWN, TEMPORARY, Domain, Routing
-from mailfleet_router.decisions.settle import NOTHING, Ending, settle
+from mailfleet_router.decisions.settle import Ending, settle
+from mailfleet_router.decisions.shaped import Shaped
 from mailfleet_router.decisions.shaping.control import Controls
-from mailfleet_router.decisions.shaping.learned import Lesson, Wide
+from mailfleet_router.decisions.shaping.learned import Wide
 from mailfleet_router.decisions.shaping.leasing import holder_name
-from mailfleet_router.decisions.shaping.shaper import LOOK_AGAIN_SECONDS, UNIT, Go, Leases, Shaper, Wait
-from mailfleet_router.decisions.shaping.site_shape import SiteShape
-from mailfleet_router.decisions.shaping.states import States
-from mailfleet_router.decisions.shaping.values import Facts
-from mailfleet_router.decisions.shaping.warming import Warm
+from mailfleet_router.decisions.shaping.shaper import LOOK_AGAIN_SECONDS, UNIT, Wait
+from mailfleet_router.decisions.shaping.ways import Go, Leases
 from mailfleet_router.decisions.site_queue import (
     ATTEMPTING,
     ENDING,
@@ -57,8 +54,6 @@ MAX_HOPS = 8
 """A domain whose answers change all the time stays where it is after so many moves."""
 PUMP_UNITS = 500
 """Attempts begun in one go: results and new mail are looked at in between."""
-LOOK_SECONDS = 5.0
-"""Between two looks at what was learned: what clean time has raised, how sources stand."""
 NO_SOURCE = "settings"
 GIVE_BACK_SECONDS = 0.2
 """Before a unit is offered again that a sender did not try."""
@@ -66,23 +61,19 @@ TAKE_UP_UNITS = 200
 """Units of the fold taken up in one go: they come to their turn while the partition is live."""
 
 
-class Partition(Carrying):
+class Partition(Shaped):
     """All decisions about the units of one queue partition."""
 
     def __init__(
         self, number: int, partitions: int, policy: Policy, routing: Routing, controls: Controls, wide: Wide | None = None,
         leases: Leases | None = None, spill: Spill | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(number, policy, controls, spill)
+        super().__init__(number, policy, controls, wide or Wide(), leases, spill)
         self.partitions = partitions
         self.routing = routing
         self.live = False
         self._told_again: frozenset[bytes] = frozenset()
         self._taking_up = False
-        self.shaper = Shaper(policy.shaping, policy, wide or Wide(), leases)
-        self._states = States(self.shaper)
-        self._look_at = 0.0
-        self._warms: dict[int, Warm] = {}
         self._suspects: dict[bytes, None] = {}
         self._asked: dict[str, list[Held]] = {}
         self._back = 0
@@ -207,19 +198,6 @@ class Partition(Carrying):
                 held.domain = self.routing.domain("@" + name)
                 self._place(held, now)
 
-    def learned(self, records: Iterable[Record]) -> None:
-        """Records of `mail.site`: until we are live what others left, then only what must be put right."""
-        for _, key, mark, value in records:
-            if mark[:1] != CLAIM:
-                self._states.read(key, epoch_of(mark), value, self.epoch)
-
-    def obey(self, policy: Policy, now: float) -> None:
-        """Another policy holds from now on."""
-        self.policy = policy
-        self.scheduler.rules = policy.shaping
-        self.shaper.obey(policy.shaping, policy, now)
-        self.scheduler.stir()
-
     def tick(self, now: float, may_send: bool = True) -> None:
         """Time passes: due units become ready, ready ones are offered to senders."""
         if self.stopped or not self.live:
@@ -231,39 +209,7 @@ class Partition(Carrying):
         if may_send:
             self._carry_out(now)
             self.scheduler.pump(now, PUMP_UNITS, lambda held, site: self._attempt(held, site, now))
-        if not 0 <= now - self._look_at < LOOK_SECONDS:
-            self._look_at = now
-            self.shaper.learned.tick(now)
-            self._write_learned()
-        if self.shaper.wanting:
-            self._reserve(now)
-
-    def _write_learned(self) -> None:
-        """What receivers taught us is told, and kept for the next owner."""
-        learned = self.shaper.learned
-        self.out.events += learned.events
-        learned.events = []
-        self.out.wide += learned.changed_everywhere()
-        for key, value in (*learned.changed(), *self._states.repairs()):
-            self.out.states.append((0, self._state(key, value)))
-
-    def _reserve(self, now: float) -> None:
-        """Ask for more of what warm-up allows: it may be used when it is in the log."""
-        wanting, self.shaper.wanting = self.shaper.wanting, {}
-        for key, warm in wanting.items():
-            value = warm.reserve(now)
-            if value is not None:
-                self._token += 1
-                self._warms[self._token] = warm
-                self.out.states.append((self._token, self._state(key, value)))
-
-    def _state(self, key: str, value: bytes | None) -> Append:
-        return Append(self.number, key.encode(), value, tag(PUT, self.epoch))
-
-    def kept(self, token: int) -> None:
-        """A record of `mail.site` is durable."""
-        if (warm := self._warms.pop(token, None)) is not None:
-            warm.durable()
+        self._look_at_learned(now)
 
     # --- units come ----------------------------------------------------------------------------------------------
     def _put(self, key: bytes, mark: bytes, value: bytes | None, now: float) -> None:
@@ -495,22 +441,6 @@ class Partition(Carrying):
         self.scheduler.took(site)
         self._write(held, Pending(held.key, "dispatch", held, None, entry, dispatch))
 
-    def _shape(self, site: SiteQueue, domain: Domain | None) -> SiteShape:
-        """What shaping knows of a site; `domain` is one whose mail goes there."""
-        shape = site.shape
-        hosts = _hosts(domain)
-        if shape is None:
-            base = domain.rule.route if domain is not None else LAST_RESORT.route
-            shape = site.shape = self.shaper.site(site.name, hosts, domain.name if domain is not None else "", base)
-        elif not shape.hosts.issuperset(hosts):
-            self.shaper.know_hosts(shape, hosts)
-        return shape
-
-    def _facts(self, held: Held, shape: SiteShape) -> Facts:
-        domain = held.domain.name if held.domain is not None else ""
-        campaign = self._entry(held).unit.envelope.campaign if self.policy.shaping.narrow else ""
-        return self.shaper.facts(shape, held.tenant, held.stream, self.commands.pool(held), domain, campaign)
-
     def _dispatch_again(self, held: Held) -> None:
         entry = wire.decode(Entry, held.raw)
         route = held.domain.route if held.domain else self.policy.rules[-1].route
@@ -541,23 +471,6 @@ class Partition(Carrying):
             self._batches.setdefault(self._batch, []).append(waiting)
         else:
             self._one_less(waiting)
-
-    def _lesson(
-        self, held: Held, site: SiteQueue, entry: Entry, result: Result, known: tuple[Go, SiteShape, Facts] | None, now: float
-    ) -> Lesson:  # fmt: skip
-        """What an attempt has taught, which may be nothing."""
-        outcomes = result.outcomes
-        if len(outcomes) == 1 and outcomes[0].verdict == wire.DELIVERED and self.shaper.delivered(known):
-            return NOTHING
-        name = held.domain.name if held.domain is not None else ""
-        lesson = self.shaper.answered(entry, result, self._shape(site, held.domain), name, _hosts(held.domain), now)
-        if self.shaper.learned.events:
-            self._write_learned()
-        return lesson
-
-    def _left(self, site: SiteQueue) -> None:
-        if self.scheduler.leave(site):
-            self.shaper.forget(site.name)
 
     # --- what came back ------------------------------------------------------------------------------------------
     def _still(self, key: bytes, held: Held | None, then: str) -> bool:
@@ -594,7 +507,3 @@ class Partition(Carrying):
                 self._left(held.site)
         elif then == "go on":
             self._go_on(held, now, entry)
-
-
-def _hosts(domain: Domain | None) -> tuple[str, ...]:
-    return domain.hosts if domain is not None else ()

@@ -15,9 +15,10 @@ from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.shaping import policy_file
 from mailfleet_router.decisions.shaping.backoff import MIN_PAUSE_SECONDS
 from mailfleet_router.decisions.shaping.rules import Rules
-from mailfleet_router.decisions.shaping.shaper import Go, Shaper, Wait
+from mailfleet_router.decisions.shaping.shaper import Shaper, Wait
 from mailfleet_router.decisions.shaping.states import States
 from mailfleet_router.decisions.shaping.values import Facts
+from mailfleet_router.decisions.shaping.ways import Go
 
 SOURCES = ("ip-1", "ip-2")
 LIMITS = """

@@ -16,7 +16,8 @@ from mailfleet_router.decisions.shaping import policy_file, telling
 from mailfleet_router.decisions.shaping.backoff import BackOff, Hit, hit
 from mailfleet_router.decisions.shaping.gate import Scope
 from mailfleet_router.decisions.shaping.rules import Rules
-from mailfleet_router.decisions.shaping.shaper import Go, Shaper, Wait
+from mailfleet_router.decisions.shaping.shaper import Shaper, Wait
+from mailfleet_router.decisions.shaping.ways import Go
 from mailfleet_router.decisions.shaping.why import Reason, Speed
 from mailfleet_router.decisions.shaping.wording import scope_text
 

@@ -7,56 +7,25 @@ that of a clock that never steps (`mailfleet_core.clock`).
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from mailfleet_core.model.wire import DELIVERED, Entry, Result, Route
 from mailfleet_router.decisions.shaping import reputation, site_health
 from mailfleet_router.decisions.shaping.gate import Gate, Scope
-from mailfleet_router.decisions.shaping.gcra import default_burst
-from mailfleet_router.decisions.shaping.learned import AtSite, Learned, Lesson, Wide
-from mailfleet_router.decisions.shaping.leases import Limit
-from mailfleet_router.decisions.shaping.limits import Effective, least
-from mailfleet_router.decisions.shaping.pace import Pace
-from mailfleet_router.decisions.shaping.responses import Scope as Kind
-from mailfleet_router.decisions.shaping.rules import Rules
+from mailfleet_router.decisions.shaping.learned import AtSite, Lesson
 from mailfleet_router.decisions.shaping.selection import Choice, Option, Request
 from mailfleet_router.decisions.shaping.selection import Wait as NoSource
 from mailfleet_router.decisions.shaping.site_health import ALIVE, Site
-from mailfleet_router.decisions.shaping.site_shape import Path, PoolAt, SiteShape, with_route
-from mailfleet_router.decisions.shaping.values import FIELDS, Facts
-from mailfleet_router.decisions.shaping.warming import Warm, begun
+from mailfleet_router.decisions.shaping.site_shape import Path, PoolAt, SiteShape
+from mailfleet_router.decisions.shaping.values import Facts
+from mailfleet_router.decisions.shaping.warming import Warm
 from mailfleet_router.decisions.shaping.warmup import UNLIMITED
+from mailfleet_router.decisions.shaping.ways import Go, Ways, pace_of, warm_key
 
-COMMON = frozenset({"pool", "source", "site", "provider"})
-"""A limit kept by these only holds for all mail of a pool at a site alike."""
 LEASE_SECONDS = 1.0
 """Between two looks at a share of a limit."""
 LOOK_AGAIN_SECONDS = 5.0
 """When nobody knows when something changes."""
-MOST_PATHS = 20_000
-"""Of one site, that are remembered."""
-MOST_GATES = 100_000
-
-
-class Leases(Protocol):
-    """Shares of limits that several owners use (see `leasing.Holding`, whose clock it knows)."""
-
-    def want(self, counter: str, holder: str, limit: Limit, demand: float, used: float) -> None:
-        """The holder could use so much, and has so many units in use."""
-
-    def demand(self, counter: str, holder: str, waiting: int) -> float:
-        """Of a rate, what the holder could use, in messages per second."""
-
-    def usable(self, counter: str, holder: str) -> float:
-        """The share that may be used; 0: none yet."""
-
-    def wait(self, counter: str, holder: str) -> float:
-        """Seconds until a message may go by a share of a rate; infinite without a share."""
-
-    def take(self, counter: str, holder: str) -> None:
-        """A message goes by a share of a rate."""
-
-
 SITE, FLOW, UNIT = range(3)
 
 
@@ -71,97 +40,8 @@ class Wait(NamedTuple):
     """Who waits alike: SITE, all mail at this site; FLOW, that of its tenant, stream and pool; UNIT, nobody else."""
 
 
-class Go(NamedTuple):
-    """A unit that goes."""
-
-    path: Path
-    lane: int
-    route: Route
-    counters: tuple[Gate | Scope, ...]
-    """What it was taken from."""
-
-
-class Sources(Protocol):
-    """What the settings say of sources."""
-
-    @property
-    def lanes(self) -> dict[str, tuple[int, ...]]:
-        """Source → its lanes."""
-
-    def pool(self, name: str) -> tuple[tuple[str, int], ...]:
-        """(source, weight) of a pool."""
-
-
-class Shaper:
+class Shaper(Ways):
     """All decisions of one partition about when, from where and how fast."""
-
-    def __init__(
-        self, rules: Rules, sources: Sources, wide: Wide | None = None, leases: Leases | None = None, holder: str = ""
-    ) -> None:
-        self.rules = rules
-        self.sources = sources
-        self.wide = wide or Wide()
-        self.learned = Learned(rules, self.wide, self._pace)
-        self.leases = leases
-        self.holder = holder
-        self.since = 0.0
-        """From when on we are the owner."""
-        self.sites: dict[str, SiteShape] = {}
-        self.gates: dict[str, Gate] = {}
-        self.warms: dict[str, Warm] = {}
-        self.wanting: dict[str, Warm] = {}
-        """Those that need more allowance."""
-        self.warm_states: dict[str, bytes] = {}
-        """As the last owner left them."""
-        self._out: dict[bytes, tuple[Go, SiteShape, Facts]] = {}
-        """Units in senders' hands."""
-
-    # --- sites ---------------------------------------------------------------------------------------------------
-    def site(self, name: str, hosts: tuple[str, ...], domain: str, base: Route) -> SiteShape:
-        """What is known of a site."""
-        found = self.sites.get(name)
-        if found is None:
-            provider = self.rules.provider(name, hosts, domain)
-            found = self.sites[name] = SiteShape(name, provider, frozenset(hosts), base)
-        return found
-
-    def forget(self, name: str) -> None:
-        """The site has no units."""
-        self.sites.pop(name, None)
-
-    def obey(self, rules: Rules, sources: Sources, now: float) -> None:
-        """Another policy. Counters keep what was taken, by their keys; nothing is refilled."""
-        self.rules, self.sources, self.learned.rules = rules, sources, rules
-        self.since = now
-        for site in self.sites.values():
-            site.provider = rules.provider(site.name, tuple(sorted(site.hosts)), "")
-            self._reshape(site)
-
-    def know_hosts(self, site: SiteShape, hosts: tuple[str, ...]) -> None:
-        """The DNS names these hosts for a domain of the site; another domain's may be others."""
-        known = bool(site.hosts)
-        if len(site.hosts) < site_health.MAX_HOSTS:
-            site.hosts |= frozenset(hosts)
-        if not known and (provider := self.rules.provider(site.name, hosts, "")) != site.provider:
-            site.provider = provider
-            self._reshape(site)
-
-    def _reshape(self, site: SiteShape) -> None:
-        """Other limits hold for the site: what is in senders' hands is counted by them."""
-        out = [(unit, facts, go) for unit, (go, where, facts) in self._out.items() if where is site]
-        for unit, _, _ in out:
-            self.freed(unit)
-        site.paths.clear()
-        site.pools.clear()
-        for unit, facts, go in out:
-            self.took(unit, site, facts, go.path.facts.source)
-
-    def facts(self, site: SiteShape, tenant: str, stream: str, pool: str, domain: str, campaign: str = "") -> Facts:
-        """What a unit is to the policy."""
-        provider = site.provider
-        if self.rules.by_domain:
-            provider = self.rules.provider(site.name, tuple(sorted(site.hosts)), domain)
-        return Facts(tenant, stream, pool, "", site.name, provider, domain, campaign)
 
     # --- may it go? ----------------------------------------------------------------------------------------------
     def admit(
@@ -205,28 +85,8 @@ class Shaper:
             self._want(path.warm, now)
         self._out[unit] = (go, site, facts)
         site.pace.count(now)
-        _pace_of(site.paces, path.facts.source).count(now)
-        _pace_of(site.tenants, facts.tenant).count(now)
-
-    def took(self, unit: bytes, site: SiteShape, facts: Facts, source: str) -> None:
-        """A unit that an earlier owner, or an earlier policy, let go is in a sender's hands."""
-        path = self.path(site, facts, source)
-        at = self.learned.sites.get(site.name)
-        go = Go(path, -1, _NOWHERE, self._counters(path, at, facts))
-        path.in_flight += 1
-        for counter in go.counters:
-            counter.in_flight += 1
-        self._out[unit] = (go, site, facts)
-
-    def freed(self, unit: bytes) -> tuple[Go, SiteShape, Facts] | None:
-        """It came back."""
-        known = self._out.pop(unit, None)
-        if known is not None:
-            go = known[0]
-            go.path.in_flight -= 1
-            for counter in go.counters:
-                counter.in_flight -= 1
-        return known
+        pace_of(site.paces, path.facts.source).count(now)
+        pace_of(site.tenants, facts.tenant).count(now)
 
     def delivered(self, known: tuple[Go, SiteShape, Facts] | None) -> bool:
         """A unit that came back was delivered: is that all there is to learn of it?"""
@@ -245,11 +105,6 @@ class Shaper:
             go.path.warm.answered(DELIVERED, False)
         return True
 
-    def route_of(self, unit: bytes, base: Route) -> Route:
-        """The limits of a unit that is in a sender's hands."""
-        known = self._out.get(unit)
-        return known[0].path.route(base) if known is not None else base
-
     # --- what came of it -----------------------------------------------------------------------------------------
     def answered(
         self, entry: Entry, result: Result, site: SiteShape, domain: str, tried: tuple[str, ...], now: float
@@ -262,7 +117,7 @@ class Shaper:
         )  # fmt: skip
         pool = self.sources.pool(envelope.pool)
         lesson = self.learned.answered(entry, result, facts, Site(site.name, site.hosts, max(1, len(pool))), tried, now)
-        if self.warms and (warm := self.warms.get(_warm_key(entry.source, site))) is not None:
+        if self.warms and (warm := self.warms.get(warm_key(entry.source, site))) is not None:
             for outcome in result.outcomes:
                 warm.answered(outcome.verdict, lesson.blocked)
         return lesson
@@ -276,82 +131,6 @@ class Shaper:
         return entry.source if reading.reply_class == "greylisted" else ""
 
     # --- pieces --------------------------------------------------------------------------------------------------
-    def path(self, site: SiteShape, facts: Facts, source: str) -> Path:
-        """The way to `site` by `source` for mail of `facts`."""
-        limits = self.rules.limits
-        key = (source, *[facts[index] for index in limits.used if index != SOURCE]) if site.ruled else (source,)
-        found = site.paths.get(key)
-        if found is None:
-            if len(site.paths) >= MOST_PATHS:
-                site.paths = {key: path for key, path in site.paths.items() if path.in_flight}
-            found = site.paths[key] = self._make(site, facts._replace(source=source))
-        return found
-
-    def _make(self, site: SiteShape, facts: Facts) -> Path:
-        facts = facts._replace(site=site.name, provider=site.provider)
-        effective = self.rules.limits.effective(facts) if site.ruled else ()
-        gates = tuple([gate for gate in map(self._gate, effective) if gate is not None])
-        lanes = self.sources.lanes.get(facts.source, ())
-        # The sender does not tell tenants apart: it keeps what holds for a source at a site, whosever mail it is.
-        common = [limit for limit in effective if self._common(limit)]
-        if site.base.messages_per_second:
-            gates = (*gates, self._route_gate(facts, site.base.messages_per_second))
-        return Path(facts, with_route(least(common), site.base), gates, lanes, self._warm(facts.source, site))
-
-    def _route_gate(self, facts: Facts, rate: float) -> Gate:
-        """The rate that the settings give to each source at a site of a route."""
-        key = f"[[route]]|{facts.source}|{facts.site}"
-        gate = self.gates.setdefault(key, Gate(key, self.since))
-        gate.obey(rate, default_burst(rate), math.inf, self.since)
-        return gate
-
-    def _common(self, limit: Effective) -> bool:
-        return COMMON.issuperset(self.rules.policy.traffic.limits[limit.limit_number].per)
-
-    def _gate(self, limit: Effective) -> Gate | None:
-        values = limit.values
-        common = self._common(limit)
-        in_hands = [number for number in (values.window, None if common else values.concurrency) if number is not None]
-        if values.message_rate is None and not in_hands and not values.suspend:
-            return None
-        gate = self.gates.get(limit.key)
-        if gate is None:
-            if len(self.gates) >= MOST_GATES:
-                self.gates = {key: gate for key, gate in self.gates.items() if gate.in_flight or gate.rate < 1.0}
-            gate = self.gates[limit.key] = Gate(limit.key, self.since)
-        gate.limit, gate.case = limit.limit_number, limit.case_number
-        gate.shared = limit.spans_partitions
-        gate.suspend, gate.spans = values.suspend, limit.spans_partitions and self.leases is not None
-        gate.narrow = not common
-        gate.total = Limit(values.message_rate or float(min(in_hands, default=0)), values.message_rate is None)
-        if gate.spans:
-            gate.obey(0.0, 1.0, math.inf, self.since)
-        else:
-            gate.obey(values.message_rate or 0.0, values.burst, min(in_hands, default=math.inf), self.since)
-        return gate
-
-    def _warm(self, source: str, site: SiteShape) -> Warm | None:
-        plan = self.rules.plan(source, site.provider)
-        if plan is None or not site.ruled:
-            return None
-        key = _warm_key(source, site)
-        found = self.warms.get(key)
-        if found is None:
-            found = self.warms[key] = begun(key, plan, self.warm_states.pop(key, None), self.since)
-        found.plan = plan
-        return found
-
-    def _pool_at(self, site: SiteShape, name: str, without: frozenset[str]) -> PoolAt:
-        usable = tuple([member for member in self._members(name) if member[0] not in without])
-        overflow = self.rules.overflow.get(name, "")
-        surplus = tuple([member for member in self._members(overflow) if member[0] not in without]) if overflow else ()
-        found = site.pools[name, without] = PoolAt(site.name, usable, surplus)
-        return found
-
-    def _members(self, pool: str) -> tuple[tuple[str, int], ...]:
-        lanes = self.sources.lanes
-        return tuple([(name, weight) for name, weight in self.sources.pool(pool) if weight > 0 and lanes.get(name)])
-
     def _want(self, warm: Warm, now: float) -> None:
         if warm.wants(now):
             self.wanting[warm.key] = warm
@@ -381,17 +160,6 @@ class Shaper:
 
     def _standing(self, path: Path) -> int:
         return self.learned.standings.state("source|site", path.facts.source, path.facts.site)
-
-    def _counters(self, path: Path, at: AtSite | None, facts: Facts) -> tuple[Gate | Scope, ...]:
-        found: tuple[Gate | Scope, ...] = path.gates
-        if at is not None:
-            scopes = (
-                at.site, at.sources.get(path.facts.source), at.tenants.get(facts.tenant), at.domains.get(facts.domain),
-            )  # fmt: skip
-            found = (*found, *[scope for scope in scopes if scope is not None])
-        if self.wide.sources and (scope := self.wide.sources.get(path.facts.source)) is not None:
-            found = (*found, scope)
-        return found
 
     def _free(self, path: Path, at: AtSite | None, facts: Facts, now: float) -> float:
         """When this way is open: at most `now`: now; infinite: when a unit comes back."""
@@ -474,29 +242,5 @@ class Shaper:
         alike = alike and not any(self.path(site, facts, option.source).narrow for option in options)
         return Wait(until, wait.reason, wait.by, SITE if alike and len(site.pools) == 1 else FLOW)
 
-    def _pace(self, kind: str, facts: Facts, now: float) -> float:
-        site = self.sites.get(facts.site)
-        if site is None or kind in (Kind.SOURCE, Kind.DOMAIN):
-            return 0.0
-        if kind == Kind.SITE:
-            return site.pace.per_second(now)
-        table, name = (site.paces, facts.source) if kind == Kind.SOURCE_SITE else (site.tenants, facts.tenant)
-        return table[name].per_second(now) if name in table else 0.0
 
-
-SOURCE = FIELDS.index("source")
 _HEALTHY = site_health.SiteHealth()
-_NOWHERE = Route("mx", ())
-
-
-def _pace_of(table: dict[str, Pace], name: str) -> Pace:
-    found = table.get(name)
-    if found is None:
-        if len(table) >= 1000:
-            table.clear()
-        found = table[name] = Pace()
-    return found
-
-
-def _warm_key(source: str, site: SiteShape) -> str:
-    return f"warmup|{source}|{site.provider or site.name}"
