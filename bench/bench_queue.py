@@ -18,6 +18,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from bench_router import SETTINGS, Dns
@@ -57,6 +58,12 @@ SOURCES = tuple(f"ip-{number}" for number in range(8))
 Record = tuple[int, bytes, bytes, bytes | None]
 
 
+@cache
+def site_of(domain: str) -> str:
+    """Where the mail of a domain waits."""
+    return site_name([f"mx.{domain}"])
+
+
 def unit(number: int, now: float, due_at: float = 0.0) -> tuple[bytes, bytes]:
     """Key and bytes of a queued mail of 4 KB."""
     domain = f"d{number * 7919 % SITES}.example"
@@ -67,7 +74,7 @@ def unit(number: int, now: float, due_at: float = 0.0) -> tuple[bytes, bytes]:
         stream=stream, pool="default", body=wire.BodyRef(number % 4, (number * 5000,), 4096), accepted_at=now,
         expires_at=now + 432000, header_message_id=f"<{number:032x}@mail.customer.example>", client="192.0.2.17",
     )  # fmt: skip
-    site = site_name([f"mx.{domain}"])
+    site = site_of(domain)
     recipient = wire.Recipient(0, f"some.body{number}@{domain}")
     entry = wire.Entry(wire.Unit(ids.unit_id(message, 0), site, envelope, (recipient,)), due_at=due_at)
     return entry.unit.unit_id, wire.encode(entry)

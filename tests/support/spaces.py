@@ -8,16 +8,8 @@ from mailfleet_router.decisions.spill.space import Room, SpillLost
 class Tight(Room):
     """There is never room: whatever may be put out of memory is."""
 
-    def __init__(self) -> None:
-        super().__init__(0)
-
-    @property
-    def chunk_units(self) -> int:
-        return 1
-
-    @property
-    def head_units(self) -> int:
-        return 0
+    def change(self, units: int, queues: int) -> None:
+        self.pressed, self.chunk_units, self.head_units = True, 1, 0
 
 
 class DictSpace:

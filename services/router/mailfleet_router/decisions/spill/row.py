@@ -58,11 +58,17 @@ def pack(units: Iterable[Held]) -> bytes:
 
 def unpack(data: bytes, site: Callable[[str], SiteQueue], domain: Callable[[str], Domain]) -> list[Held]:
     """The units of a chunk. Raises msgspec.MsgspecError."""
-    return [
-        Held(
+    sites: dict[str, SiteQueue | None] = {"": None}
+    domains: dict[str, Domain | None] = {"": None}
+    units = []
+    for row in _decode(data):
+        if row.site not in sites:
+            sites[row.site] = site(row.site)
+        if row.domain not in domains:
+            domains[row.domain] = domain(row.domain)
+        units.append(Held(
             row.key, row.raw, row.kind, row.hop, row.state, row.attempts, row.due_at, row.accepted_at, row.expires_at,
-            site(row.site) if row.site else None, domain(row.domain) if row.domain else None,
-            intern(row.tenant), intern(row.pool), intern(row.stream), row.lane, row.since, row.reported, row.delay,
-        )
-        for row in _decode(data)
-    ]  # fmt: skip
+            sites[row.site], domains[row.domain], intern(row.tenant), intern(row.pool), intern(row.stream), row.lane,
+            row.since, row.reported, row.delay,
+        ))  # fmt: skip
+    return units

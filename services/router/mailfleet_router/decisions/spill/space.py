@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 
 SMALLEST_CHUNK_UNITS = 4
 LARGEST_CHUNK_UNITS = 256
+STEP_OVER = 0.05
+"""Chunks have half as many units for each such part by which memory holds too much."""
 
 
 class SpillLost(Exception):
@@ -52,26 +54,29 @@ class Room:
     def __init__(self, units: float = float("inf"), smallest: int = SMALLEST_CHUNK_UNITS) -> None:
         self.units = units
         self.used = 0
-        self.queues = 0
-        """Backlogs of which a part does not lie in memory."""
-        self._smallest = smallest
-
-    @property
-    def pressed(self) -> bool:
+        self.pressed = False
         """Are there more than there may be?"""
-        return self.used >= self.units
-
-    @property
-    def chunk_units(self) -> int:
-        """How many units go into a chunk: fewer when there are many queues, for each keeps up to a chunk at both ends."""
-        if self.units == float("inf"):
-            return LARGEST_CHUNK_UNITS
-        return max(self._smallest, min(LARGEST_CHUNK_UNITS, int(self.units) // (4 * (self.queues + 1))))
-
-    @property
-    def head_units(self) -> int:
+        self.chunk_units = LARGEST_CHUNK_UNITS
+        """How many units go into a chunk."""
+        self.head_units = LARGEST_CHUNK_UNITS
         """How many of a queue stay in memory when it is divided."""
-        return self.chunk_units
+        self._queues = 0
+        self._smallest = smallest
+        self.change(0, 0)
+
+    def change(self, units: int, queues: int) -> None:
+        """So many more units are in memory, so many more backlogs have a part that is not.
+
+        Chunks are smaller when there are many backlogs, for each keeps up to a chunk at both ends in memory; and when
+        much more is in memory than there may be, for then many queues are too short for large ones.
+        """
+        self.used += units
+        self._queues += queues
+        self.pressed = self.used >= self.units
+        if self.pressed:
+            over = int((self.used - self.units) / max(1.0, self.units) / STEP_OVER)
+            most = min(LARGEST_CHUNK_UNITS >> min(over, 16), int(self.units) // (4 * (self._queues + 1)))
+            self.chunk_units = self.head_units = max(self._smallest, most)
 
 
 class Spill(NamedTuple):

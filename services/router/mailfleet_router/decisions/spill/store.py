@@ -69,18 +69,17 @@ class Store:
 
     def count(self) -> None:
         """Tell the process how many units are in memory now."""
-        self.room.used += len(self._units) - self._counted
+        self.room.change(len(self._units) - self._counted, 0)
         self._counted = len(self._units)
 
     def queue_begun(self, more: int = 1) -> None:
         """One more backlog has a part here, or (-1) one less."""
         self.queues += more
-        self.room.queues += more
+        self.room.change(0, more)
 
     def close(self) -> None:
         """The partition is given up; nothing of it counts any more."""
-        self.room.used -= self._counted
-        self.room.queues -= self.queues
+        self.room.change(-self._counted, -self.queues)
         self._counted = self.queues = 0
         self._space.clear()
 
