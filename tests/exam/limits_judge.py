@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from exam.judge import Kill
@@ -72,9 +73,11 @@ def judge_limits(
     return verdict
 
 
-def is_back(lines: Iterable[Line], block: Block) -> bool:
-    """Was the blocked source probed after its pause, and has it gone on?"""
-    return len(_after_the_pause(sorted(lines, key=lambda line: line["at"]), block)) >= 2
+def after_the_pause(lines: Iterable[Line], block: Block, kills: Sequence[Kill] = ()) -> list[float]:
+    """When the blocked source sent again: the probe first."""
+    book = sorted(lines, key=lambda line: line["at"])
+    reached = _reached_at(_hits(book, block), block, kills)
+    return [] if reached is None else _after(book, block, reached + PAUSE_SECONDS)
 
 
 def _paths(book: Sequence[Line]) -> dict[tuple[str, str], Path]:
@@ -106,11 +109,15 @@ def _judge_path(verdict: LimitsVerdict, who: str, path: Path, receiver: Receiver
     if most > limits.messages_per_connection:
         verdict.faults.append(f"messages on a connection of {who}: {most} of {limits.messages_per_connection}")
     verdict.facts.append(
-        f"{who:24} {len(path.messages):5} messages, worst window {most_above(path.messages, rate, burst):+6.2f};"
-        f" {len(path.connects):4} connections,"
-        f" {most_above(path.connects, limits.connections_per_second, 1):+6.2f};"
+        f"{who:20} {len(path.messages):5} messages, the nearest {_early(path.messages, rate, burst):5.1f} ms early;"
+        f" {len(path.connects):4} connections, {_early(path.connects, limits.connections_per_second, 1):5.1f} ms;"
         f" at once {at_once} of {limits.concurrency}; on one {most:2} of {limits.messages_per_connection}"
     )
+
+
+def _early(instants: Sequence[float], per_second: float, burst: float) -> float:
+    """By how much the tightest window is too short, in milliseconds; 0.0: none is."""
+    return max(0.0, most_above(instants, per_second, burst)) / per_second * 1000
 
 
 def _judge_site(verdict: LimitsVerdict, instants: Sequence[float], receiver: Receiver) -> None:
@@ -119,7 +126,7 @@ def _judge_site(verdict: LimitsVerdict, instants: Sequence[float], receiver: Rec
         above = most_above(instants, receiver.site_per_second, allowed)
         verdict.faults.append(f"message rate of all at {receiver.name}: {above:.2f} too many")
     verdict.facts.append(
-        f"{'all at ' + receiver.name:24} {len(instants):5} messages, worst window"
+        f"{'all at ' + receiver.name:20} {len(instants):5} messages, worst window"
         f" {most_above(instants, receiver.site_per_second, 1):+6.2f}, of which {receiver.site_window} may have been in hand"
     )
 
@@ -128,17 +135,23 @@ def _hits(book: Sequence[Line], block: Block) -> list[float]:
     return [line["at"] for line in _messages(book, block) if line["block"]]
 
 
+def _reached_at(hits: Sequence[float], block: Block, kills: Sequence[Kill]) -> float | None:
+    """When the threshold was reached. A new owner counts anew, so hits before a router's death are none."""
+    count = 0
+    for before, at in pairwise([float("-inf"), *hits]):
+        count = 1 if any(before < kill.at <= at for kill in kills) else count + 1
+        if count == block.threshold:
+            return at
+    return None
+
+
 def _messages(book: Sequence[Line], block: Block) -> list[Line]:
     who = (block.source, block.site)
     return [line for line in book if line["kind"] == "mail" and (line["source"], line["site"]) == who]
 
 
-def _after_the_pause(book: Sequence[Line], block: Block) -> list[float]:
-    hits = _hits(book, block)
-    if len(hits) < block.threshold:
-        return []
-    over = hits[block.threshold - 1] + PAUSE_SECONDS
-    return [line["at"] for line in _messages(book, block) if line["at"] >= over]
+def _after(book: Sequence[Line], block: Block, at: float) -> list[float]:
+    return [line["at"] for line in _messages(book, block) if line["at"] >= at]
 
 
 def _judge_block(
@@ -148,12 +161,12 @@ def _judge_block(
     who = f"{block.source} at {block.site}"
     mails = [line for line in book if line["kind"] == "mail" and line["site"] == block.site]
     hits = _hits(book, block)
-    if len(hits) < block.threshold:
+    reached = _reached_at(hits, block, kills)
+    if reached is None:
         verdict.faults.append(f"the block of {who} was met {len(hits)} times: it has shown nothing")
         return
-    reached = hits[block.threshold - 1]
     paused = reached + PAUSED_WITHIN_SECONDS
-    later = [line["at"] for line in _messages(book, block) if line["at"] > paused]
+    later = _after(book, block, paused)
     verdict.facts.append(
         f"block of {who}: {len(hits)} refused, the last {hits[-1] - reached:.1f} s after the threshold;"
         f" next messages {', '.join(f'{at - reached:+.1f}' for at in later[:4])} s after it"
@@ -174,7 +187,11 @@ def _judge_block(
     if not any(paused < line["at"] < during and line["source"] == block.source for line in elsewhere):
         verdict.faults.append(f"the block of {who} stopped it at other sites")
     _judge_probe(
-        verdict, who, _after_the_pause(book, block), [reached + PAUSE_SECONDS, *(kill.at for kill in kills)], until
+        verdict,
+        who,
+        _after(book, block, reached + PAUSE_SECONDS),
+        [reached + PAUSE_SECONDS, *(kill.at for kill in kills)],
+        until,
     )
 
 

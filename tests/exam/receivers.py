@@ -53,9 +53,11 @@ GOOGLE = Receiver(
         TOO_FAST: "421 4.7.28 Gmail has detected an unusual rate of email. To protect our users from spam, email has been"
         " temporarily rate limited. - gsmtp",
         TOO_MANY_CONNECTIONS: "421 4.7.0 Try again later, closing connection. (CONNECT) a1b2c3d4e5f6g7 - gsmtp",
-        BLOCKED: "421 4.7.0 This message is suspicious due to the very low reputation of the sending IP address. - gsmtp",
-        REFUSED: "550 5.7.1 This message is likely suspicious due to the very low reputation of the sending IP address."
+        # Its rule for a block reads 5xx only.
+        BLOCKED: "550 5.7.1 This message is likely suspicious due to the very low reputation of the sending IP address."
         " To best protect our users from spam, the message has been blocked. - gsmtp",
+        REFUSED: "550 5.7.1 The IP you're using to send email is not authorized to send email directly to our servers. Use"
+        " the SMTP relay at your service provider instead. - gsmtp",
     },
 )  # fmt: skip
 MICROSOFT = Receiver(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exam.judge import Kill
-from exam.limits_judge import PAUSE_SECONDS, Line, is_back, judge_limits
+from exam.limits_judge import PAUSE_SECONDS, Line, after_the_pause, judge_limits
 from exam.receivers import BY_NAME, MIMECAST, Block, Receiver
 from exam.windows import Gate, is_above, most_above, most_at_once
 
@@ -197,11 +197,20 @@ def test_a_probe_may_wait_for_the_new_owner_of_a_router_that_was_killed() -> Non
     assert book.faults() == ""
 
 
-def test_a_blocked_source_is_back_after_its_second_message() -> None:
+def test_hits_before_a_routers_death_do_not_count() -> None:
     book = Book()
-    assert is_back(book.lines, BLOCK)
-    _no_recovery(book)
-    assert not is_back(book.lines, BLOCK)
+    book.kills = [Kill(44.5, "router-0", "router", "KILL")]
+    book.message(56.9, BLOCK.source, BLOCK.site, "blocked")
+    assert book.faults() == ""
+    book.kills = []
+    assert "was not paused" in book.faults()
+
+
+def test_what_comes_after_the_pause_is_the_probe_and_what_follows_it() -> None:
+    book = Book()
+    assert after_the_pause(book.lines, BLOCK) == [PROBE_AT + 5, PROBE_AT + 66]
+    _block_not_met(book)
+    assert after_the_pause(book.lines, BLOCK) == []
 
 
 def test_what_lay_in_senders_hands_is_not_the_routers_doing() -> None:
