@@ -243,6 +243,48 @@ def test_a_full_window_waits_for_a_unit_to_come_back_and_for_nothing_else() -> N
     assert isinstance(office.offer("f"), Go)
 
 
+WARMING = (
+    LOOSE
+    + """
+warmup: [{name: launch, sources: [ip-2], day_caps: [1], hour_share: 1.0}]
+"""
+)
+
+
+def used_up() -> Office:
+    """An owner with a source that has nothing left of its warm-up, and another one with a unit in a sender's hands."""
+    office = settled(policy(1, 1, WARMING))
+    office.offer()
+    for warm in office.shaper.wanting.values():
+        warm.reserve(office.now)
+        warm.durable()
+    office.offer()
+    office.now += 11
+    office.answer()
+    office.offer()
+    office.answer()
+    assert [go.path.facts.source for go, _, _ in office.out.values()] == ["ip-1"]
+    return office
+
+
+def test_a_source_without_allowance_is_not_asked_again_at_once_while_another_waits_for_its_limits() -> None:
+    office = used_up()
+    office.answer()
+    held = office.offer()
+    assert isinstance(held, Wait)
+    assert office.now < held.until < office.now + 11
+
+
+def test_who_waits_for_a_unit_to_come_back_does_not_wait_for_a_source_that_opens_much_later() -> None:
+    office = used_up()
+    office.now += 11
+    held = office.offer()
+    assert isinstance(held, Wait)
+    assert held.until == float("inf")
+    office.answer()
+    assert isinstance(office.offer(), Go)
+
+
 def test_the_sender_gets_the_limits_that_it_keeps() -> None:
     office = settled(policy(10, 2))
     go = office.offer()

@@ -234,13 +234,23 @@ class Shaper(Ways):
         until = wait.until
         if wait.by == "excluded":
             # Somebody knows better than `Selector` when a limit lets the next one go.
-            until = min(option.excluded_until for option in options)
+            opens = [_opens_at(option, now) for option in options]
+            until = min(opens)
+            if until > now + LEASE_SECONDS and max(opens) == math.inf:
+                # Whoever is told a time is not asked when a unit comes back, and that is sooner.
+                until = math.inf
         if wait.by == "greylisting":
             return Wait(until, wait.reason, wait.by, UNIT)
         alike = wait.by in ("excluded", "warm-up", "pool") and not overflow and not self.rules.narrow
         alike = alike and not any(option.quarantined for option in options)
         alike = alike and not any(self.path(site, facts, option.source).narrow for option in options)
         return Wait(until, wait.reason, wait.by, SITE if alike and len(site.pools) == 1 else FLOW)
+
+
+def _opens_at(option: Option, now: float) -> float:
+    """When a source may go again, by all that holds it; infinite: when a unit comes back."""
+    at = max(option.excluded_until, option.more_at if option.allowance <= 0 else 0.0)
+    return at if at > now else now + LOOK_AGAIN_SECONDS
 
 
 _HEALTHY = site_health.SiteHealth()
