@@ -12,9 +12,14 @@ from mailfleet_router.decisions.policy import Ladder, Policy, Rule
 from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.decisions.shaping import policy_file
 from mailfleet_router.decisions.shaping.control import Controls
-from mailfleet_router.decisions.shaping.schema import Case
-from mailfleet_router.decisions.shaping.values import rate_per_second, seconds
+from mailfleet_router.decisions.shaping.learned import Learned, Lesson, Wide
+from mailfleet_router.decisions.shaping.rules import Rules
+from mailfleet_router.decisions.shaping.values import Facts, rate_per_second, seconds
+from mailfleet_router.shell.traffic import shipped
 from simulation.day.scenario import Scenario
+
+ROUTE = Route("mx", (), max_connections=20)
+"""What the settings allow where the policy says nothing."""
 
 
 class Brain:
@@ -22,67 +27,73 @@ class Brain:
 
     def __init__(self, scenario: Scenario, automation: bool) -> None:
         self.scenario, self.automation = scenario, automation
-        self.traffic = policy_file.from_data(_policy(scenario), "scenario.yaml").traffic
         self.lanes = {source: (lane,) for lane, source in enumerate(scenario.all_sources())}
-        self.policy = self._settings()
+        self.policy = _policy(scenario, automation, self.lanes)
         self.routing = Routing(self.policy)
-        self.controls = Controls()
+        self.controls, self.wide = Controls(), Wide()
 
     def partition(self, number: int) -> Partition:
         """The decisions of one queue partition."""
-        return Partition(number, self.scenario.partitions, self.policy, self.routing, self.controls)
+        made = Partition(number, self.scenario.partitions, self.policy, self.routing, self.controls, self.wide)
+        if not self.automation:
+            shaper = made.shaper
+            shaper.learned = NothingLearned(shaper.rules, self.wide, lambda kind, facts, now: 0.0)
+        return made
 
     def message_rate(self, provider: str) -> float:
         """The configured limit of one source at a provider's site in messages per second; 0: none."""
-        case = self._case(provider)
-        return rate_per_second(case.message_rate) if case.message_rate else 0.0
-
-    def _case(self, provider: str) -> Case:
-        cases = self.traffic.limits[0].cases
-        return next(case for case in cases if not case.when.provider or provider in case.when.provider)
-
-    def _settings(self) -> Policy:
-        scenario = self.scenario
-        return Policy(
-            ladders={
-                ladder.stream: Ladder(tuple(map(seconds, ladder.retry)), ladder.jitter) for ladder in self.traffic.ladders
-            },
-            pools={pool.name: tuple((name, 1) for name in scenario.sources(pool)) for pool in scenario.pools},
-            lanes=self.lanes,
-            rules=(*[self._rule(receiver.name, (*receiver.domains, f"*.{receiver.name}-hosted.example")) for receiver in
-                     scenario.receivers], self._rule("", ("*",))),
-            recent_units=1000,
-        )  # fmt: skip
-
-    def _rule(self, provider: str, domains: tuple[str, ...]) -> Rule:
-        case = self._case(provider)
-        route = Route(
-            "mx", (), max_connections=case.concurrency or 20, messages_per_connection=case.messages_per_connection or 100,
-            messages_per_second=rate_per_second(case.message_rate) if case.message_rate else 0.0,
-        )  # fmt: skip
-        return Rule(domains, route, site_window=max(100, 4 * route.max_connections * len(self.lanes)))
+        rules = self.policy.shaping
+        effective = rules.limits.effective(Facts(source="any", site=provider, provider=provider))
+        return min((one.values.message_rate for one in effective if one.values.message_rate), default=0.0)
 
 
-def _policy(scenario: Scenario) -> dict[str, Any]:
+class NothingLearned(Learned):
+    """Answers teach nothing: what is off when automation is."""
+
+    def answered(self, *_: object) -> Lesson:
+        """Whatever it was."""
+        return Lesson()
+
+
+def _policy(scenario: Scenario, automation: bool, lanes: dict[str, tuple[int, ...]]) -> Policy:
+    own = policy_file.from_data(_traffic(scenario, automation), "scenario.yaml")
+    whole = policy_file.over(own, shipped())
+    if not automation:
+        bare = msgspec.structs.replace(whole.traffic, rules=(), warmup=())
+        whole = policy_file.Policy(bare, whole.places)
+    return Policy(
+        ladders={
+            ladder.stream: Ladder(tuple(map(seconds, ladder.retry)), ladder.jitter, 0.0, ladder.greylist and automation)
+            for ladder in whole.traffic.ladders
+        },
+        pools={pool.name: tuple((name, 1) for name in scenario.sources(pool)) for pool in scenario.pools},
+        lanes=lanes,
+        rules=(Rule(("*",), ROUTE, site_window=4 * ROUTE.max_connections * len(lanes)),),
+        recent_units=1000,
+        shaping=Rules(whole),
+    )
+
+
+def _traffic(scenario: Scenario, automation: bool) -> dict[str, Any]:
     """The traffic policy as a file would say it, with rates as large as the day is."""
     data: dict[str, Any] = msgspec.to_builtins(scenario.policy)
+    share = scenario.rate_share
     for limit in data["limits"]:
         limit["cases"] = [
-            case | {"message_rate": _smaller(case["message_rate"], scenario.rate_share)}
+            case | {"message_rate": f"{max(1, round(rate_per_second(case['message_rate']) * share * 3600))}/h"}
             if "message_rate" in case
             else case
             for case in limit["cases"]
         ]
+    for plan in data["warmup"]:
+        plan["sources"] = sorted(scenario.new_sources())
+        plan["day_caps"] = [max(1, round(cap * share)) for cap in plan["day_caps"]]
     pools = [
         {
             "name": pool.name,
             "sources": [{"source": name} for name in scenario.sources(pool)],
-            **({"overflow": pool.overflow} if pool.overflow else {}),
+            **({"overflow": pool.overflow} if pool.overflow and automation else {}),
         }
         for pool in scenario.pools
     ]
-    return {"version": 1, "base": "none", "pools": pools, **data}
-
-
-def _smaller(rate: str, share: float) -> str:
-    return f"{max(1, round(rate_per_second(rate) * share * 3600))}/h"
+    return {"version": 1, "pools": pools, **data}

@@ -15,7 +15,7 @@ from mailfleet_core.model.tags import CLAIM, EPOCH_KEY, PUT, tag
 from mailfleet_core.model.wire import Dispatch
 from mailfleet_router.decisions.outbox import Append, Outbox
 from mailfleet_router.decisions.partition import Partition, Record
-from mailfleet_router.decisions.site_queue import DEFERRED
+from mailfleet_router.decisions.site_queue import DEFERRED, READY
 from mailfleet_router.decisions.sweep import Sweep, why
 from simulation.day.brain import Brain
 from simulation.day.clockwork import Clockwork
@@ -131,7 +131,9 @@ class Day:
 
     @staticmethod
     def _wants(out: Outbox) -> bool:
-        return bool(out.own or out.events or out.dispatches or out.asks or out.reports or out.moves)
+        return bool(
+            out.own or out.events or out.dispatches or out.asks or out.reports or out.moves or out.states or out.wide
+        )
 
     def _carry_out(self, owner: Owner, out: Outbox) -> None:
         """Do what the partition wants, which may make it want more."""
@@ -147,6 +149,8 @@ class Day:
         for report in out.reports:
             self.tally.counts["reports"] += 1
             partition.carried_out(report.token)
+        for token, _ in out.states:
+            partition.kept(token)
         if out.own:
             partition.fold([(owner.next_offset(), own.key, own.tag, own.value) for own in out.own], now)
         for dispatch in out.dispatches:
@@ -168,6 +172,7 @@ class Day:
             owner.sweep.step(self.clock.now)
             self._wake(owner, self.clock.now + 0.001)
         self.senders.sweep()
+        self.brain.wide.tick(self.clock.now)
         self.clock.at(self.clock.now + SWEEP_SECONDS, self._sweep, None)
 
     # --- the receivers -------------------------------------------------------------------------------------------
@@ -234,5 +239,6 @@ class Day:
         if held.state == DEFERRED:
             entry = wire.decode(wire.Entry, held.raw)
             return f"deferred: {entry.last.code} {entry.last.text[:50]}" if entry.last else "deferred"
-        reason = why(owner.partition, held)[0]
-        return reason or f"state {held.state}"
+        if held.state == READY:
+            return f"ready: {held.site.waits[:60]}" if held.site.waits else ""
+        return why(owner.partition, held)[0]
