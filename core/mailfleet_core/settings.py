@@ -119,7 +119,7 @@ class RouteSettings(Section, frozen=True):
 class StreamSettings(Section, frozen=True):
     """`[[stream]]`: a class of mail with its own retry ladder."""
 
-    name: Annotated[str, _doc("`transactional` and `bulk` exist; more may be added.")]
+    name: Annotated[str, _doc("`transactional`, `bulk` and `otp` exist; more may be added.")]
     retry_seconds: Annotated[tuple[float, ...], _doc("Waits between attempts; the last one repeats.")] = (
         300.0, 600.0, 1200.0, 2400.0, 3600.0, 7200.0, 14400.0,
     )  # fmt: skip
@@ -191,6 +191,10 @@ def load(path: str | Path | None, environment: Mapping[str, str] = os.environ) -
 DEFAULT_STREAMS = (
     StreamSettings(name="transactional", retry_seconds=(60.0, 300.0, 600.0, 1200.0, 2400.0, 3600.0)),
     StreamSettings(name="bulk"),
+    # One-time passwords: worth nothing after a quarter of an hour, so nobody is told of a delay either.
+    StreamSettings(
+        name="otp", retry_seconds=(5.0, 10.0, 20.0, 30.0, 60.0), expire_seconds=900.0, delay_dsn_seconds=0.0
+    ),
 )
 DEFAULT_SOURCES = (SourceSettings(name="default"),)
 DEFAULT_ROUTES = (RouteSettings(name="mx"),)

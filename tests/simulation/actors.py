@@ -118,6 +118,7 @@ class RouterOwner:
         self._sweep: Sweep | None = None
         self._queue_at = 0
         self._results_at = 0
+        self._states_at, self._mark = 0, -1
         self._resumed = False
         self._reports: deque[Report] = deque()
         self._asks: deque[str] = deque()
@@ -145,6 +146,11 @@ class RouterOwner:
         self.partition = self.make(self.number, PARTITIONS, router.policy, router.routing, router.controls, spill=spill)
         self.partition.claimed(epoch, position)
         self._sweep, self._results_at, self._committed = Sweep(self.partition), position, position
+        router.client.append(topics.SITE, self.number, EPOCH_KEY, b"", tag(CLAIM, epoch), self._marked)
+
+    def _marked(self, offset: int | None) -> None:
+        self._written(offset)
+        self._mark = offset if offset is not None else -1
 
     @property
     def over(self) -> bool:
@@ -156,7 +162,8 @@ class RouterOwner:
             return
         if not partition.live:
             self._fold(20)
-            if partition.folded and not self.over:
+            self._states(20)
+            if partition.folded and 0 <= self._mark < self._states_at and not self.over:
                 partition.restore(self.router.log.now)
             return
         if not self._resumed:
@@ -164,7 +171,8 @@ class RouterOwner:
                 self._resumed = True
                 partition.resume(self.router.log.now)
             return
-        for act in rng.sample((self._fold, self._results, self._flush, self._report, self._answer, self._commit), 3):
+        acts = (self._fold, self._results, self._flush, self._report, self._answer, self._commit, self._states)
+        for act in rng.sample(acts, 3):
             act(rng.randrange(1, 8))
 
     def settle_down(self) -> None:
@@ -180,6 +188,13 @@ class RouterOwner:
         if batch:
             self.partition.fold(batch, self.router.log.now)
             self._queue_at = batch[-1][0] + 1
+
+    def _states(self, most: int) -> None:
+        assert self.partition is not None
+        batch = self.router.log.line(topics.SITE, self.number).after(self._states_at, most)
+        if batch:
+            self.partition.learned(batch)
+            self._states_at = batch[-1][0] + 1
 
     def _results(self, most: int) -> bool:
         assert self.partition is not None
@@ -200,6 +215,10 @@ class RouterOwner:
             client.append(topics.QUEUE, put.partition, put.key, put.value, put.tag, self._written)
         for put in out.dispatches:
             client.append(topics.DISPATCH, put.partition, put.key, put.value, put.tag, self._written)
+        for token, put in out.states:
+            client.append(
+                topics.SITE, put.partition, put.key, put.value, put.tag, lambda at, token=token: self._kept(at, token)
+            )
         for token, put in out.moves:
             client.append(
                 topics.QUEUE, put.partition, put.key, put.value, put.tag, lambda at, token=token: self._moved(at, token)
@@ -211,6 +230,11 @@ class RouterOwner:
 
     def _written(self, offset: int | None) -> None:
         self.failed = self.failed or offset is None
+
+    def _kept(self, offset: int | None, token: int) -> None:
+        self._written(offset)
+        if offset is not None and self.partition is not None:
+            self.partition.kept(token)
 
     def _moved(self, offset: int | None, token: int) -> None:
         self._written(offset)

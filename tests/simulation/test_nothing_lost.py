@@ -54,6 +54,13 @@ def test_units_that_do_not_fit_into_memory_end_as_the_others(part: int) -> None:
     assert DictSpace.written - before > 10 * histories
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_limits_pauses_and_warm_up_hold_mail_up_and_lose_none(part: int) -> None:
+    for seed in range(part, HISTORIES // 4, PARTS):
+        run(seed, shaped=True)
+
+
 FIRST_SEEDS_TRIED = 1500
 
 

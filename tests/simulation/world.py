@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -13,7 +14,9 @@ from mailfleet_core.model.tags import PUT, tag
 from mailfleet_core.model.wire import Route
 from mailfleet_router.decisions.partition import Partition
 from mailfleet_router.decisions.policy import LAST_RESORT, Ladder, Policy, Rule
+from mailfleet_router.decisions.shaping import policy_file
 from mailfleet_router.decisions.shaping.control import BOUNCE, REROUTE, RETRY, SUSPEND, Command, command
+from mailfleet_router.decisions.shaping.rules import NO_RULES, Rules
 from simulation.actors import LANES, PARTITIONS, Ingest, Outside, Router, Sender
 from simulation.log import COMPACTION_LAG_SECONDS, Log
 from support.spaces import Tight
@@ -30,6 +33,20 @@ POLICY = Policy(
     recent_units=1000,
 )
 
+SHAPED = """
+version: 1
+base: none
+limits:
+  - {name: receivers, per: [source, site], cases: [{message_rate: 6/m, burst: 2, concurrency: 2}]}
+  - {name: sites, per: [site], cases: [{window: 3}]}
+rules:
+  - {name: blocked, code: 550, phase: [dot], class: reputation_block, blame: sender_ip, effect: pause, threshold: 2/1h}
+  - {name: busy, code: 451, class: rate_limited, effect: slow}
+warmup: [{name: new, sources: [b], day_caps: [200, 400, 800], hour_share: 0.5}]
+pools: [{name: default, overflow: spare}]
+"""
+"""A traffic policy that holds things up wherever it can."""
+
 STEPS = 320
 
 
@@ -38,9 +55,11 @@ class World:
 
     def __init__(
         self, seed: int, make: Callable[..., Partition] = Partition, faults: frozenset[str] = frozenset(),
-        senders_die: bool = True, spills: bool = False,
+        senders_die: bool = True, spills: bool = False, shaped: bool = False,
     ) -> None:  # fmt: skip
         self.rng = Random(seed)
+        rules = Rules(policy_file.read(SHAPED, "simulation")) if shaped else NO_RULES
+        self.policy = replace(POLICY, shaping=rules)
         self.log = Log(self.rng)
         self.outside = Outside(self.rng)
         self.make, self.faults, self.senders_die, self.spills = make, faults, senders_die, spills
@@ -274,7 +293,7 @@ class World:
 
     # --- making --------------------------------------------------------------------------------------------------
     def _router(self) -> Router:
-        router = Router(self.log, self.outside, self.rng, POLICY, self.make)
+        router = Router(self.log, self.outside, self.rng, self.policy, self.make)
         if self.spills:
             router.room = Tight()
         return router

@@ -12,6 +12,9 @@ from mailfleet_router.decisions.shaping.values import seconds
 from mailfleet_router.settings import RouterSettings
 from mailfleet_router.shell.traffic import NO_TRAFFIC, TrafficPolicy
 
+PATIENT_SECONDS = 3600.0
+"""Mail that lives so long can wait for what greylisting asks for."""
+
 
 def policy(egress: EgressSettings, settings: RouterSettings, traffic: TrafficPolicy = NO_TRAFFIC) -> Policy:
     """The policy that these settings ask for; what the own traffic policy says of ladders and pools goes before them."""
@@ -39,7 +42,8 @@ def policy(egress: EgressSettings, settings: RouterSettings, traffic: TrafficPol
 
 
 def _ladder(stream: StreamSettings) -> Ladder:
-    return Ladder(stream.retry_seconds, stream.jitter, stream.delay_dsn_seconds)
+    patient = stream.expire_seconds >= PATIENT_SECONDS
+    return Ladder(stream.retry_seconds, stream.jitter, stream.delay_dsn_seconds, patient)
 
 
 def _own_ladder(item: schema.Ladder) -> Ladder:
