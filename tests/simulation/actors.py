@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from mailfleet_core.bus import topics
-from mailfleet_core.model import ids, wire
+from mailfleet_core.model import ids, shards, wire
 from mailfleet_core.model.site import domain_of, partition_of
 from mailfleet_core.model.tags import CLAIM, EPOCH_KEY, PUT, tag
 from mailfleet_router.decisions import dsn
@@ -17,8 +17,11 @@ from mailfleet_router.decisions.outbox import Report
 from mailfleet_router.decisions.partition import Partition
 from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.routing import Routing
-from mailfleet_router.decisions.shaping import control
+from mailfleet_router.decisions.shaping import control, leasing
 from mailfleet_router.decisions.shaping.control import Controls
+from mailfleet_router.decisions.shaping.granting import Granting
+from mailfleet_router.decisions.shaping.leases import Limit
+from mailfleet_router.decisions.shaping.leasing import Holding
 from mailfleet_router.decisions.spill.space import Room, Spill
 from mailfleet_router.decisions.splitting import split
 from mailfleet_router.decisions.sweep import Sweep
@@ -88,7 +91,7 @@ class Ingest:
             stream="s", pool="default", body=wire.BodyRef(0, (0,), 100), accepted_at=now,
             expires_at=now + rng.choice((60.0, 7200.0, 36000.0)), campaign=rng.choice(("", "spring")),
         )  # fmt: skip
-        sites = tuple(self._site(address) for address in addresses)
+        sites = tuple(self._site(address, message) for address in addresses)
 
         def answered(offset: int | None) -> None:
             if offset is not None:
@@ -102,10 +105,14 @@ class Ingest:
             value = wire.encode(wire.Accepted(envelope, recipients, sites))
             self.client.append(topics.ACCEPT, 0, message, value, tag(PUT), answered)
 
-    def _site(self, address: str) -> str:
-        # The learned table is as old as it likes.
+    def _site(self, address: str, message: bytes) -> str:
+        # The learned table is as old as it likes, and so are maps of hot sites.
         domain = domain_of(address)
-        return self._rng.choice((domain, "shared.example")) if self._rng.random() < 0.2 else domain
+        site = self._rng.choice((domain, "mx1.shared.example")) if self._rng.random() < 0.2 else domain
+        maps: dict[str, shards.Numbered] = {}
+        for offset, key, _, value in self._log.line(topics.CONTROL, 0).records[: self._rng.randrange(50)]:
+            shards.learn(maps, offset, key, value)
+        return shards.home(site, site, maps.get(site), message, "default")
 
 
 class RouterOwner:
@@ -142,9 +149,13 @@ class RouterOwner:
     def _published(self, epoch: int) -> None:
         router = self.router
         position = router.log.positions.get(("routers", topics.RESULT, self.number), 0)
-        spill = Spill(router.room, DictSpace())
-        self.partition = self.make(self.number, PARTITIONS, router.policy, router.routing, router.controls, spill=spill)
+        self.partition = self.make(
+            self.number, PARTITIONS, router.policy, router.routing, router.controls, None, router.shares,
+            spill=Spill(router.room, DictSpace()),
+        )  # fmt: skip
         self.partition.claimed(epoch, position)
+        if self.number == 0:
+            router.shares.grant_as(epoch)
         self._sweep, self._results_at, self._committed = Sweep(self.partition), position, position
         router.client.append(topics.SITE, self.number, EPOCH_KEY, b"", tag(CLAIM, epoch), self._marked)
 
@@ -282,6 +293,59 @@ def report_unit(report: Report, now: float) -> tuple[bytes, int, bytes]:
     return unit.unit_id, partition_of(site, PARTITIONS), wire.encode(wire.Entry(unit))
 
 
+class Shares:
+    """What `shell/leasing.py` does for one process: its holders, and the granter if it owns partition 0."""
+
+    def __init__(self, log: Log, client: Client, rng: Random) -> None:
+        self._log, self._client, self._rng = log, client, rng
+        self.holding = Holding()
+        self._granting: Granting | None = None
+        self._at = self._granter_at = 0
+
+    def grant_as(self, epoch: int) -> None:
+        self._granting, self._granter_at = Granting(epoch), 0
+        self._write([leasing.claim(epoch, "x")])
+
+    def step(self, everything: bool = False) -> None:
+        now, line = self._log.now, self._log.line(topics.LEASE, 0)
+        if everything or self._rng.random() < 0.7:
+            for offset, key, mark, value in line.after(self._at, 1000):
+                self._at = offset + 1
+                self.holding.heard(leasing.read(key, mark, value), now)
+        if self._granting is not None and (everything or self._rng.random() < 0.7):
+            for offset, key, mark, value in line.after(self._granter_at, 1000):
+                self._granter_at = offset + 1
+                self._granting.heard(leasing.read(key, mark, value), now)
+            self._write(leasing.grants(self._granting.epoch, self._granting.grant(now)))
+        self._write(self.holding.ask(now))
+
+    def _write(self, records: list[leasing.Record]) -> None:
+        for record in records:
+            self._client.append(topics.LEASE, 0, record.key, record.value, record.tag)
+
+    # --- as a partition asks ---------------------------------------------------------------------------------------
+    def want(self, counter: str, holder: str, limit: Limit, demand: float, used: float) -> None:
+        self.holding.want(counter, holder, limit, demand, self._log.now, used)
+
+    def demand(self, counter: str, holder: str, waiting: int) -> float:
+        return self.holding.demand(counter, holder, waiting, self._log.now)
+
+    def usable(self, counter: str, holder: str) -> float:
+        return self.holding.usable(counter, holder, self._log.now)
+
+    def wait(self, counter: str, holder: str) -> float:
+        return self.holding.wait(counter, holder, self._log.now)
+
+    def take(self, counter: str, holder: str) -> None:
+        self.holding.take(counter, holder, self._log.now)
+
+    def release(self, counter: str, holder: str) -> None:
+        self.holding.release(counter, holder)
+
+    def counters(self, holder: str) -> list[str]:
+        return self.holding.counters(holder)
+
+
 class Router:
     """A router process: owners, and a splitter for `mail.accept[0]`."""
 
@@ -291,6 +355,7 @@ class Router:
         self.routing, self.controls, self.room = Routing(policy), Controls(), Room()
         self.owners: dict[int, RouterOwner] = {}
         self.splits = False
+        self.shares = Shares(log, self.client, rng)
         self._control_at = 0
         self.hear()
         self._accept_at = -1
@@ -307,6 +372,10 @@ class Router:
             if key.startswith(b"command|"):
                 self.controls.set(key[8:].decode(), None if value is None else control.decode(value))
                 heard = True
+            if (site := shards.learn(self.routing.shards, offset, key, value)) is not None:
+                for owner in self.owners.values():
+                    if owner.partition is not None and owner.partition.live:
+                        owner.partition.shards_changed(site)
         heard = bool(self.controls.lapse(self.log.now)) or heard
         for owner in self.owners.values():
             if heard and owner.partition is not None and owner.partition.live:
@@ -316,21 +385,27 @@ class Router:
         self.client.step()
         if self.rng.random() < 0.3:
             self.hear()
+        self.shares.step()
         for owner in list(self.owners.values()):
             owner.step()
-            if owner.over:
-                del self.owners[owner.number]
+            self._drop(owner)
         if self.splits:
             self.split()
 
     def settle_down(self) -> None:
         self.client.step(everything=True)
         self.hear()
+        self.shares.step(everything=True)
         for owner in list(self.owners.values()):
             owner.settle_down()
-            if owner.over:
-                del self.owners[owner.number]
+            self._drop(owner)
         self.split()
+
+    def _drop(self, owner: RouterOwner) -> None:
+        if owner.over:
+            del self.owners[owner.number]
+            if owner.partition is not None:
+                self.shares.holding.left(owner.partition.shaper.holder)
 
     def split(self) -> None:
         if self._splitting > 0:

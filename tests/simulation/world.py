@@ -9,6 +9,7 @@ from typing import Any
 
 from mailfleet_core.bus import topics
 from mailfleet_core.model import ids, wire
+from mailfleet_core.model.shards import KEY, Numbered, learn
 from mailfleet_core.model.site import domain_of
 from mailfleet_core.model.tags import PUT, tag
 from mailfleet_core.model.wire import Route
@@ -17,6 +18,7 @@ from mailfleet_router.decisions.policy import LAST_RESORT, Ladder, Policy, Rule
 from mailfleet_router.decisions.shaping import policy_file
 from mailfleet_router.decisions.shaping.control import BOUNCE, REROUTE, RETRY, SUSPEND, Command, command
 from mailfleet_router.decisions.shaping.rules import NO_RULES, Rules
+from mailfleet_router.decisions.shaping.sharding import plan
 from simulation.actors import LANES, PARTITIONS, Ingest, Outside, Router, Sender
 from simulation.log import COMPACTION_LAG_SECONDS, Log
 from support.spaces import Tight
@@ -90,6 +92,7 @@ class World:
     # --- what may happen -----------------------------------------------------------------------------------------
     def _step(self) -> None:
         rng = self.rng
+        self._one_owner_a_source()
         if rng.random() < 0.05:
             self.ingest.accept()
         elif rng.random() < self._jump_share:
@@ -109,7 +112,7 @@ class World:
             (
                 self._router_dies, self._router_dies, self._partition_moves, self._partition_moves, self._router_pauses,
                 self._router_pauses, self._sender_dies, self._sender_is_replaced, self._ingest_dies, self._appends_fail,
-                self._compaction, self._command, self._command,
+                self._compaction, self._command, self._command, self._shards_change,
             )
         )  # fmt: skip
         fault()
@@ -182,9 +185,31 @@ class World:
         self.commands[given.id] = given
         self.log.write((topics.CONTROL, 0), b"command|" + given.id.encode(), wire.encode(given), tag(PUT))
 
+    def _shards_change(self) -> None:
+        """A site is divided anew."""
+        site = f"mx{self.rng.randrange(4)}.shared.example"
+        known: dict[str, Numbered] = {}
+        for offset, key, _, value in self.log.line(topics.CONTROL, 0).records:
+            learn(known, offset, key, value)
+        old = known[site].map if site in known else None
+        found = plan(old, self.rng.choice((1, 2, 2)) if old else 1, self.rng.choice(("ab", "ab", "a")), POLICY.pools)
+        self.log.write((topics.CONTROL, 0), KEY + site.encode(), wire.encode(found), tag(PUT))
+
     def _take_back(self, identifier: str) -> None:
         del self.commands[identifier]
         self.log.write((topics.CONTROL, 0), b"command|" + identifier.encode(), None, tag(PUT))
+
+    def _one_owner_a_source(self) -> None:
+        """Of a hot site no source is used by two owners at once, whatever they have read."""
+        users: dict[str, str] = {}
+        for router in self.routers:
+            for owner in router.owners.values():
+                if owner.partition is None:
+                    continue
+                holder = owner.partition.shaper.holder
+                for counter in router.shares.counters(holder):
+                    if counter.startswith("shard|") and router.shares.usable(counter, holder) >= 1:
+                        assert users.setdefault(counter, holder) == holder, f"{counter}: {holder} and {users[counter]}"
 
     # --- peace ---------------------------------------------------------------------------------------------------
     def _peace(self) -> None:
@@ -196,8 +221,9 @@ class World:
                 self._take_back(given.id)
         self._own_all()
         self.routers[0].splits = True
-        for turn in range(400):
-            self.log.now += 0.1 if turn % 4 else 400.0
+        for turn in range(800):
+            # So long that a right, which ends within seconds, is asked for, given and used.
+            self.log.now += 0.7 if turn % 8 else 400.0
             for actor in (self.ingest.client, *self.zombies, *self.routers, *self.senders):
                 (actor.settle_down if not hasattr(actor, "append") else lambda a=actor: a.step(everything=True))()
             if turn > 12 and turn % 4 == 0 and self.quiet():

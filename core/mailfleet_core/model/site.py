@@ -5,6 +5,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 
+from mailfleet_core.model.shards import MARK, shard_of
+
 PROVIDERS: tuple[tuple[str, str], ...] = (
     (".google.com", "google"),
     (".googlemail.com", "google"),
@@ -47,8 +49,13 @@ The providers of the shipped policy are the same, which a test compares: ingest 
 
 
 def partition_of(site: str, partitions: int) -> int:
-    """The queue partition of `site`: fixed for the life of the installation."""
-    return zlib.crc32(site.encode("utf-8", "surrogateescape")) % partitions
+    """The queue partition of `site`: fixed for the life of the installation. Shards of one site lie apart, as far as there
+    are partitions."""
+    shard = shard_of(site) if MARK in site else None
+    if shard is None:
+        return zlib.crc32(site.encode("utf-8", "surrogateescape")) % partitions
+    first = zlib.crc32(shard.site.encode("utf-8", "surrogateescape"))
+    return (first + shard.place * max(1, partitions // shard.total)) % partitions
 
 
 def domain_of(address: str) -> str:
@@ -61,7 +68,7 @@ def site_name(mx_hosts: Iterable[str]) -> str:
 
     Independent of order, case and trailing dot.
     """
-    hosts = sorted({host.lower().rstrip(".") for host in mx_hosts})
+    hosts = sorted({host.lower().rstrip(".").replace(MARK, "%23") for host in mx_hosts})
     names = {_provider(host) for host in hosts}
     if len(names) == 1 and (name := names.pop()):
         return name

@@ -340,6 +340,15 @@ class Suspension(Struct, frozen=True):
     """0: until resumed."""
 
 
+class ShardMap(Struct, frozen=True):
+    """How a hot site is divided, in `mail.control` under `shards|<site>`; see `model.shards`."""
+
+    sources: tuple[tuple[str, ...], ...]
+    """Of each shard. Every source is in exactly one."""
+    pools: tuple[tuple[str, bytes], ...]
+    """Pool → for each slot the index of a shard that has sources of the pool. The pool without a name is for all others."""
+
+
 class Member(Struct, frozen=True):
     """A running process and where it answers, in `mail.control` under `member|service|id`."""
 
@@ -354,7 +363,19 @@ T = TypeVar("T")
 _encode = msgspec.msgpack.Encoder().encode
 _decoders = {
     kind: msgspec.msgpack.Decoder(kind)
-    for kind in (Accepted, Unit, Entry, Dispatch, Result, Suspension, Member, Told, _Ends, list[_SpelledEvent])
+    for kind in (
+        Accepted,
+        Unit,
+        Entry,
+        Dispatch,
+        Result,
+        Suspension,
+        ShardMap,
+        Member,
+        Told,
+        _Ends,
+        list[_SpelledEvent],
+    )
 }
 
 

@@ -24,6 +24,7 @@ from mailfleet_core.model.wire import (
     RecipientOutcome,
     Result,
     Route,
+    ShardMap,
     Suspension,
     Unit,
 )  # fmt: skip
@@ -50,6 +51,7 @@ VALUES: dict[str, object] = {
     ),
     "suspension": Suspension("maintenance", "postmaster", 1.0, 2.0),
     "member": Member("router", "http://127.0.0.1:1", 1.0, "host", 42),
+    "shards": ShardMap((("a", "c"), ("b",)), (("", bytes((0, 1))), ("warm", bytes((1, 1))))),
     "accepted-2": Accepted(LABELLED, RECIPIENTS, ("google", "b.example")),
     "unit-2": msgspec.structs.replace(UNIT, envelope=LABELLED),
     "entry-2": Entry(msgspec.structs.replace(UNIT, envelope=LABELLED), 3, 1_800_000_300.0, 5, "a", 1_800_000_001.0,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mailfleet_core.model import wire
+from mailfleet_core.model.shards import Numbered
 from mailfleet_core.model.site import partition_of
 from mailfleet_ingest.decisions import content, credentials, placement, proxy, reply
 from mailfleet_ingest.decisions.admission import Admission
@@ -240,3 +242,14 @@ def test_a_flood_of_names_is_not_remembered_for_ever():
     for number in range(MAX_REMEMBERED + 10):
         guesses.failed("192.0.2.1", b"%d" % number, 0.0)
     assert len(guesses._failures) == MAX_REMEMBERED
+
+
+def test_mail_for_a_hot_site_is_addressed_to_its_shard():
+    known = Numbered(7, wire.ShardMap((("a",), ("b",)), (("", bytes([0, 1])),)))
+    sites = set()
+    for number in range(20):
+        envelope = msgspec.structs.replace(ENVELOPE, message_id=b"%016d" % number)
+        placed = placement.place(envelope, to("x@b.example"), {"b.example": "google"}, 50, 64, {"google": known})
+        sites.add(placed.entry.unit.site)
+        assert placed.partition == partition_of(placed.entry.unit.site, 64)
+    assert sites == {"google#0/2.7", "google#1/2.7"}

@@ -18,6 +18,7 @@ from mailfleet_ingest.decisions.dialogue import Transaction
 from mailfleet_ingest.decisions.policy import Identity
 from mailfleet_ingest.decisions.reply import Reply
 from mailfleet_ingest.decisions.session import Session
+from mailfleet_ingest.shell.sites import Sites
 
 log = logging.getLogger(__name__)
 PUT_TAG = topics.tag(topics.PUT)
@@ -66,7 +67,7 @@ def _nobody(_: Reply) -> None:
 class Acceptance:
     """Writes messages to the log. What it began it finishes, whether the client is still there or not."""
 
-    def __init__(self, bus: Bus, clock: Clock, sites: dict[str, str], per_unit: int) -> None:
+    def __init__(self, bus: Bus, clock: Clock, sites: Sites, per_unit: int) -> None:
         self._bus = bus
         self._clock = clock
         self._sites = sites
@@ -189,7 +190,9 @@ class Acceptance:
     def _record(self, draft: Draft, offsets: tuple[int, ...]) -> tuple[str, int, bytes, bytes]:
         envelope = self._envelope(draft, wire.BodyRef(draft.body_partition, offsets, draft.length))
         partitions = self._bus.partitions(topics.QUEUE)
-        placed = placement.place(envelope, draft.transaction.recipients, self._sites, self._per_unit, partitions)
+        placed = placement.place(
+            envelope, draft.transaction.recipients, self._sites.table, self._per_unit, partitions, self._sites.shards
+        )
         if isinstance(placed, placement.OneSite):
             return topics.QUEUE, placed.partition, placed.entry.unit.unit_id, wire.encode(placed.entry)
         return topics.ACCEPT, self._accept_partition, draft.message_id, wire.encode(placed.accepted)

@@ -51,7 +51,7 @@ class Ingest:
         self._book = Book(_credentials_path(settings, context.settings.origin))
         self._authenticator = Authenticator(self._book, context.clock, settings.verify_threads, self._expiry)
         self._sites = Sites(context.bus)
-        acceptance = Acceptance(context.bus, context.clock, self._sites.table, settings.recipients_per_unit)
+        acceptance = Acceptance(context.bus, context.clock, self._sites, settings.recipients_per_unit)
         self.hub = Hub(
             context.bus,
             context.clock,

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 
 from mailfleet_core.bus import topics
 from mailfleet_core.bus.port import Bus, Record
+from mailfleet_core.model import shards
+from mailfleet_core.model.shards import Numbered
+from mailfleet_core.model.wire import Malformed
+
+log = logging.getLogger(__name__)
 
 PREFIX = b"site|"
 
@@ -18,6 +24,8 @@ class Sites:
         self._bus = bus
         self._task: asyncio.Task[None] | None = None
         self.table: dict[str, str] = {}
+        self.shards: dict[str, Numbered] = {}
+        """Maps of hot sites."""
 
     def start(self) -> None:
         """Begin to follow."""
@@ -32,6 +40,11 @@ class Sites:
     async def _follow(self) -> None:
         async for records in self._bus.tail(topics.CONTROL, 0, 0):
             learn(self.table, records)
+            for record in records:
+                try:
+                    shards.learn(self.shards, record.offset, record.key, record.value)
+                except Malformed:
+                    log.warning("a map of mail.control is not understood", extra={"offset": record.offset})
 
 
 def learn(table: dict[str, str], records: Iterable[Record]) -> None:

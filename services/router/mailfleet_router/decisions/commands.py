@@ -102,7 +102,7 @@ class Commands:
         controls = self._controls
         message = ids.text(held.key[: ids.MESSAGE_ID_BYTES]) if controls.say("message") else ""
         campaign = self._entry_of(held).unit.envelope.campaign if controls.say("campaign") else ""
-        site = held.site.name if held.site else ""
+        site = held.site.base if held.site else ""
         for name in self._domains(held):
             facts = Facts(held.tenant, held.stream, held.pool, "", site, "", name, campaign)
             yield Subject(facts, message, held.accepted_at)

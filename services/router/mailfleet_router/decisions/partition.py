@@ -13,11 +13,13 @@ from sys import intern
 import msgspec
 
 from mailfleet_core.model import wire
+from mailfleet_core.model.shards import site_of
 from mailfleet_core.model.site import partition_of
 from mailfleet_core.model.tags import ATTEMPT, CLAIM, DONE, NOTE, PUT, RETRY, tag
 from mailfleet_core.model.wire import BOUNCED, Dispatch, Entry, Malformed, Result
 from mailfleet_router.decisions import story
 from mailfleet_router.decisions.commands import Hold
+from mailfleet_router.decisions.hot_sites import NOTHING, HotSites
 from mailfleet_router.decisions.journal import Pending, Waiting
 from mailfleet_router.decisions.outbox import Append
 from mailfleet_router.decisions.policy import Policy
@@ -72,6 +74,7 @@ class Partition(Shaped):
         self.partitions = partitions
         self.routing = routing
         self.live = False
+        self.hot = HotSites(routing.shards, number, partitions, self.shaper)
         self._told_again: frozenset[bytes] = frozenset()
         self._taking_up = False
         self._suspects: dict[bytes, None] = {}
@@ -210,6 +213,7 @@ class Partition(Shaped):
             self._carry_out(now)
             self.scheduler.pump(now, PUMP_UNITS, lambda held, site: self._attempt(held, site, now))
         self._look_at_learned(now)
+        self.hot.tick()
 
     # --- units come ----------------------------------------------------------------------------------------------
     def _put(self, key: bytes, mark: bytes, value: bytes | None, now: float) -> None:
@@ -309,8 +313,8 @@ class Partition(Shaped):
         elif self._condemned(held):
             return
         elif state == KNOWN:
-            if domain.site != site.name and held.hop < MAX_HOPS:
-                self._rehome(held, site, domain.site, now)
+            if (name := self._home(held, site.name, domain.site)) != site.name:
+                self._rehome(held, site, name, now)
             else:
                 self._ready(held, site, now)
         elif state == HOPELESS:
@@ -345,9 +349,23 @@ class Partition(Shaped):
             self.out.asks.append(name)
         return self._asked[name]
 
+    def _home(self, held: Held, name: str, site: str) -> str:
+        # After many moves it stays at its site, but not at a shard that is not its own any more: that moves it once a map.
+        where = site if held.hop < MAX_HOPS else site_of(name)
+        return self.hot.home(name, where, held.key, self.commands.pool(held))
+
+    def shards_changed(self, site: str) -> None:
+        """There is a new map of a hot site. Units move when it is their turn; those in senders' hands settle here."""
+        self.hot.changed(site)
+        for queue in self.scheduler.sites.values():
+            if queue.base == site:
+                if queue.shape is not None:
+                    self.shaper.divide(queue.shape)
+                self.scheduler.rouse(queue)
+
     def _rehome(self, held: Held, site: SiteQueue, name: str, now: float) -> None:
-        if held.domain is not None:
-            self.out.lessons.append((held.domain.name, name))
+        if held.domain is not None and site_of(name) != site.base:
+            self.out.lessons.append((held.domain.name, site_of(name)))
         if partition_of(name, self.partitions) == self.number:
             # Nobody else sees the difference, so there is nothing to write: a new owner moves it in the same way.
             held.site = self.scheduler.site(name, now)
@@ -397,12 +415,19 @@ class Partition(Shaped):
         if domain is None or shape is None or domain.look(now) != KNOWN:
             self._place(held, now)
             return None
+        hot = self.hot.concern(site.name)
+        if hot and self._home(held, site.name, domain.site) != site.name:
+            self._place(held, now)
+            return None
         if now >= domain.fresh_until and not domain.rule.site:
             self._ask(domain.name)
         facts = self._facts(held, shape)
         asked = self.shaper.asked(self._entry(held), shape, domain.name) if held.attempts else ""
         without = self.commands.sources(held) if self.commands else {}
-        go = self.shaper.admit(shape, facts, domain.route, now, asked, frozenset(without))
+        barred = self.hot.barred(site.name, self.policy.pool(facts.pool), now) if hot else NOTHING
+        if isinstance(barred, Wait):
+            return barred
+        go = self.shaper.admit(shape, facts, domain.route, now, asked, barred.union(without))
         if isinstance(go, Wait) and without:
             return self._without(held, go, without, now)
         if isinstance(go, Wait):

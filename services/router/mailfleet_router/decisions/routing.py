@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from mailfleet_core.model.shards import Numbered
 from mailfleet_core.model.site import domain_of, site_name
 from mailfleet_core.model.wire import BOUNCED, DEFERRED, RecipientOutcome, Route
 from mailfleet_router.decisions.policy import Policy, Rule
@@ -47,6 +48,8 @@ class Routing:
 
     def __init__(self, policy: Policy, keep: int = 200_000) -> None:
         self.policy = policy
+        self.shards: dict[str, Numbered] = {}
+        """Maps of hot sites, as `mail.control` has them."""
         self._keep = keep
         self._domains: dict[str, Domain] = {}
 

@@ -125,9 +125,13 @@ class Scheduler:
     def stir(self) -> None:
         """Limits or commands are others now: everybody may ask again."""
         for site in self.sites.values():
-            site.waking = False
-            site.ready.wake_all()
-            self._stir(site)
+            self.rouse(site)
+
+    def rouse(self, site: SiteQueue) -> None:
+        """All mail of the site may ask again."""
+        site.waking = False
+        site.ready.wake_all()
+        self._stir(site)
 
     def park(self, held: Held) -> None:
         """The unit waits until commands change."""
@@ -183,7 +187,7 @@ class Scheduler:
             budget -= self._turn(site, now, min(TURN, budget), attempt)
 
     def _turn(self, site: SiteQueue, now: float, most: int, attempt: Attempt) -> int:
-        if self._commands and self._commands.on_site(site.name):
+        if self._commands and self._commands.on_site(site.base):
             return 0
         rule = site.rule
         rate = rule.site_messages_per_second if rule else 0.0

@@ -8,6 +8,7 @@ from mailfleet_core.model import wire
 from mailfleet_core.model.tags import CLAIM, PUT, epoch_of, tag
 from mailfleet_core.model.wire import Entry, Result
 from mailfleet_router.decisions.carrying import Carrying
+from mailfleet_router.decisions.hot_sites import HotSites
 from mailfleet_router.decisions.outbox import Append
 from mailfleet_router.decisions.policy import LAST_RESORT, Policy
 from mailfleet_router.decisions.routing import Domain
@@ -38,6 +39,7 @@ class Shaped(Carrying):
     ) -> None:
         super().__init__(number, policy, controls, spill)
         self.shaper = Shaper(policy.shaping, policy, wide, leases)
+        self.hot: HotSites
         self._states = States(self.shaper)
         self._look_at = 0.0
         self._warms: dict[int, Warm] = {}
@@ -96,7 +98,9 @@ class Shaped(Carrying):
         hosts = domain.hosts if domain is not None else ()
         if shape is None:
             base = domain.rule.route if domain is not None else LAST_RESORT.route
-            shape = site.shape = self.shaper.site(site.name, hosts, domain.name if domain is not None else "", base)
+            shape = site.shape = self.shaper.site(site.base, hosts, domain.name if domain is not None else "", base)
+            if self.hot.concern(site.name):
+                self.shaper.divide(shape)
         elif not shape.hosts.issuperset(hosts):
             self.shaper.know_hosts(shape, hosts)
         return shape

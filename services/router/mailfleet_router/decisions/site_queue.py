@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from mailfleet_core.model.shards import site_of
 from mailfleet_core.model.wire import Entry
 from mailfleet_router.decisions.bucket import Bucket
 from mailfleet_router.decisions.policy import Rule
@@ -53,8 +54,8 @@ class SiteQueue:
     """One site: who is ready, how many are in senders' hands, what limits it."""
 
     __slots__ = (
-        "active", "bucket", "in_flight", "name", "ready", "resting", "rule", "shape", "stalled", "units", "waits", "waking",
-        "why",
+        "active", "base", "bucket", "in_flight", "name", "ready", "resting", "rule", "shape", "stalled", "units", "waits",
+        "waking", "why",
     )  # fmt: skip
 
     ready: Fair[Held]
@@ -62,6 +63,8 @@ class SiteQueue:
 
     def __init__(self, name: str, now: float) -> None:
         self.name = name
+        self.base = site_of(name)
+        """The site, of which this may be a shard."""
         self.resting: dict[Queue[Held], str] = {}
         """Those that wait until a unit comes back, and why."""
         self.shape: SiteShape | None = None

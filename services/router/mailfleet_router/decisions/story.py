@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mailfleet_core.model.shards import site_of
 from mailfleet_core.model.wire import Entry, Event, Recipient, Result
 from mailfleet_router.decisions.settle import Ending
 
@@ -20,7 +21,7 @@ def accepted(entry: Entry) -> Event:
     unit, envelope = entry.unit, entry.unit.envelope
     return Event(
         unit.unit_id, "accepted", envelope.accepted_at, told(unit.recipients), 0, 0, envelope.tenant, envelope.stream,
-        unit.site, reverse_path=envelope.reverse_path, header_message_id=envelope.header_message_id,
+        site_of(unit.site), reverse_path=envelope.reverse_path, header_message_id=envelope.header_message_id,
         client=envelope.client, size_bytes=envelope.body.length, expires_at=envelope.expires_at,
     )  # fmt: skip
 
@@ -30,7 +31,7 @@ def queued(entry: Entry, now: float) -> Event:
     unit, envelope = entry.unit, entry.unit.envelope
     return Event(
         unit.unit_id, "queued", now, told(unit.recipients), entry.attempts, unit.hop, envelope.tenant, envelope.stream,
-        unit.site,
+        site_of(unit.site),
     )  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def held(entry: Entry, now: float, reason: str, until: float, by: str) -> Event:
     """The unit could be tried, but we do not: no attempt is used up."""
     unit, envelope = entry.unit, entry.unit.envelope
     return Event(
-        unit.unit_id, "held", now, told(unit.recipients), entry.attempts, 0, envelope.tenant, envelope.stream, unit.site,
+        unit.unit_id, "held", now, told(unit.recipients), entry.attempts, 0, envelope.tenant, envelope.stream, site_of(unit.site),
         text=reason, until=until, by=by,
     )  # fmt: skip
 
@@ -57,7 +58,7 @@ def in_doubt(entry: Entry, result: Result) -> Event:
 def _of_attempt(entry: Entry, kind: str, at: float, text: str = "") -> Event:
     unit, envelope = entry.unit, entry.unit.envelope
     return Event(
-        unit.unit_id, kind, at, told(unit.recipients), entry.attempts, 0, envelope.tenant, envelope.stream, unit.site,
+        unit.unit_id, kind, at, told(unit.recipients), entry.attempts, 0, envelope.tenant, envelope.stream, site_of(unit.site),
         entry.source, 0, "", text,
     )  # fmt: skip
 
@@ -72,5 +73,5 @@ def ended(entry: Entry, ending: Ending, result: Result | None, at: float, until:
         seconds = max(0.0, result.ended_at - result.started_at)
     return Event(
         unit.unit_id, ending.kind, at, told(ending.recipients), entry.attempts, 0, envelope.tenant, envelope.stream,
-        unit.site, source, outcome.code, outcome.enhanced, outcome.text, outcome.phase, mx, address, tls, seconds, until,
+        site_of(unit.site), source, outcome.code, outcome.enhanced, outcome.text, outcome.phase, mx, address, tls, seconds, until,
     )  # fmt: skip

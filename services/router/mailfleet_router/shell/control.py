@@ -13,6 +13,7 @@ from mailfleet_core.bus import topics
 from mailfleet_core.bus.port import Bus, BusUnavailable, Record
 from mailfleet_core.clock import Clock
 from mailfleet_core.model import wire
+from mailfleet_core.model.shards import Numbered, learn
 from mailfleet_router.decisions.shaping import control
 from mailfleet_router.decisions.shaping.control import Controls
 from mailfleet_router.decisions.shaping.learned import Wide
@@ -31,6 +32,10 @@ class Control:
     ) -> None:  # fmt: skip
         self.sites: dict[str, str] = {}
         """Domain → site."""
+        self.shards: dict[str, Numbered] = {}
+        """Maps of hot sites."""
+        self.on_shards: Callable[[str], None] = lambda site: None
+        """Told which site has a new map."""
         self._bus = bus
         self._controls = controls
         self._on_commands = on_commands
@@ -90,6 +95,9 @@ class Control:
                 self.sites.pop(rest.decode(), None)
             else:
                 self.sites[rest.decode()] = record.value.decode()
+        elif kind == b"shards":
+            if (site := learn(self.shards, record.offset, record.key, record.value)) is not None:
+                self.on_shards(site)
         elif kind == b"backoff" and record.value is not None:
             self._wide.read(rest.decode(), record.value, self._clock.now())
         elif kind == b"command":

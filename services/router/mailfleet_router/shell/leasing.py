@@ -86,6 +86,15 @@ class Leases:
         """A message goes. Only after `wait` gave 0."""
         self._holding.take(counter, holder, now)
 
+    def release(self, counter: str, holder: str) -> None:
+        """The holder uses nothing of this limit from now on."""
+        self._holding.release(counter, holder)
+        self._asked.set()
+
+    def counters(self, holder: str) -> list[str]:
+        """The limits of which it holds, or asks for, a share."""
+        return self._holding.counters(holder)
+
     # --- owners come and go --------------------------------------------------------------------------------------------
     def left(self, holder: str) -> None:
         """An owner that owns no more."""
@@ -242,3 +251,11 @@ class Shares:
     def take(self, counter: str, holder: str) -> None:
         """See `Leases.take`."""
         self._leases.take(counter, holder, self._now())
+
+    def release(self, counter: str, holder: str) -> None:
+        """See `Leases.release`."""
+        self._leases.release(counter, holder)
+
+    def counters(self, holder: str) -> list[str]:
+        """See `Leases.counters`."""
+        return self._leases.counters(holder)

@@ -84,7 +84,7 @@ class Pages:
         now = self._clock.now()
 
         def answer(partition: Partition, held: Held) -> Any:
-            site = held.site.name if held.site else ""
+            site = held.site.base if held.site else ""
             pace = Speed(self._minute.site(site, now).per_second, "as in the last minute")
             return msgspec.to_builtins(holding.answer(partition, held, pace, self._instance, now))
 
@@ -104,9 +104,9 @@ class Pages:
         name, now = request.match_info["name"].lower(), self._clock.now()
         found = []
         for partition in self._live():
-            if (site := partition.scheduler.sites.get(name)) is not None:
+            for site in _queues(partition, name):
                 counted = census.SiteCensus(now)
-                for _ in counted.look(partition, name):
+                for _ in counted.look(partition, site.name):
                     await asyncio.sleep(0)
                 found.append(self._site_page(partition, site, counted, now))
         return web.json_response(found)
@@ -114,7 +114,7 @@ class Pages:
     def _site_page(
         self, partition: Partition, site: SiteQueue, counted: census.SiteCensus, now: float
     ) -> dict[str, Any]:
-        minute = self._minute.site(site.name, now)
+        minute = self._minute.site(site.base, now)
         return {
             "site": site.name,
             "partition": partition.number,
@@ -169,6 +169,14 @@ def _top_sources(sources: dict[str, dict[str, int]], partitions: list[Partition]
         for source, standing in telling.standings(partition.shaper).items():
             found.setdefault(source, {})["standing"] = standing
     return found
+
+
+def _queues(partition: Partition, name: str) -> list[SiteQueue]:
+    """The queue of a site here, or those of its shards."""
+    sites = partition.scheduler.sites
+    if name in partition.routing.shards:
+        return [site for site in sites.values() if site.base == name and site.units > 0]
+    return [sites[name]] if name in sites else []
 
 
 def _top_row(partition: Partition, site: SiteQueue, now: float) -> dict[str, Any]:

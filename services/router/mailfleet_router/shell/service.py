@@ -35,6 +35,7 @@ from mailfleet_router.shell.policy import policy as make_policy
 from mailfleet_router.shell.reload import Reload
 from mailfleet_router.shell.reports import Reports
 from mailfleet_router.shell.resolving import Resolving
+from mailfleet_router.shell.sharding import Sharding
 from mailfleet_router.shell.site_metrics import SiteMetrics
 from mailfleet_router.shell.spill_file import SpillFile
 from mailfleet_router.shell.splitter import Splitter
@@ -71,6 +72,9 @@ class Router:
             bus, clock, policy, routing, controls, control, reports, leases, resolving, context.instance,
             bus_settings.max_in_flight_bytes, minute, wide, lambda: Spill(room, SpillFile(settings.spill_directory)),
         )  # fmt: skip
+        control.on_shards = self._shards_changed
+        routing.shards = control.shards
+        self._sharding = Sharding(bus, clock, control.shards, lambda: self._tools.policy)
         self._settings = settings
         self._site_metrics = SiteMetrics(minute)
         self._auditor: Auditor | None = None
@@ -147,6 +151,19 @@ class Router:
                 owner.partition.commanded(now)
                 owner.wake()
 
+    def _shards_changed(self, site: str) -> None:
+        for owner in self.owners.values():
+            if owner.partition is not None and owner.live:
+                owner.partition.shards_changed(site)
+                owner.wake()
+
+    def _divide(self) -> None:
+        first = self.owners.get(0)
+        if first is not None and first.live:
+            self._sharding.look()
+        else:
+            self._sharding.forget()
+
     def _shares_grew(self, holders: set[str]) -> None:
         for owner in self.owners.values():
             if owner.partition is not None and holder_name(owner.number, owner.partition.epoch) in holders:
@@ -176,6 +193,7 @@ class Router:
                 for owner in list(self.owners.values()):
                     owner.sweep()
                     await owner.commit()
+                self._divide()
                 self._gauge()
             except BusUnavailable:
                 log.info("positions are committed when the log is back")

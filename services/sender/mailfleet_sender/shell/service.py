@@ -16,6 +16,7 @@ from mailfleet_core.dns.guard import InsideGuard
 from mailfleet_core.dns.port import Resolver
 from mailfleet_core.model import wire
 from mailfleet_core.model.reply import Answer
+from mailfleet_core.model.shards import site_of
 from mailfleet_core.settings import EgressSettings, SourceSettings
 from mailfleet_sender.decisions.lane import Epochs, Memory, without_outcome
 from mailfleet_sender.decisions.settle import settle
@@ -188,7 +189,7 @@ class Sender:
             self._without(lane, offset, dispatch, wire.NOT_ATTEMPTED)
             return
         job = self._jobs[key] = Job(dispatch, lane, [offset], key)
-        (lane.paths.get(unit.site) or self._path(lane, dispatch)).add(job)
+        (lane.paths.get(site_of(unit.site)) or self._path(lane, dispatch)).add(job)
 
     def inherited(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> None:
         """An attempt that a former owner of the lane may have begun: in doubt, unless it was this process.
@@ -221,7 +222,7 @@ class Sender:
         self._answer(lane, (offset,), dispatch, without_outcome(dispatch, kind, self.now()))
 
     def _path(self, lane: Lane, dispatch: wire.Dispatch) -> EgressPath:
-        site = dispatch.unit.site
+        site = site_of(dispatch.unit.site)
         dialer = self._dialer(self._sources[dispatch.source])
         path = lane.paths[site] = EgressPath(self, dialer, site, dispatch.source, lane.sharers, lane.since)
         return path

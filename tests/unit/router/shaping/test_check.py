@@ -228,6 +228,13 @@ def test_a_pool_that_leads_into_a_ring_is_not_in_it():
     assert [finding.split("round: ")[1] for finding in findings] == ["b → c → b"]
 
 
+def test_a_hot_site_needs_a_source_for_each_shard():
+    assert found("sites: [{site: google, shards: 2}]") == []
+    (finding,) = found("sites: [{site: google, shards: 3}]")
+    assert "'google' has 3 shards, but there are 2 sources" in finding
+    assert found("sites: [{site: google, shards: 3}]", Known()) == []
+
+
 def test_what_the_settings_know_is_not_asked_where_they_are_not_given():
     assert found(CASE + "{if: {stream: [bulks], source: [x], tenant: [y], pool: [z]}, concurrency: 1}", Known()) == []
 

@@ -113,7 +113,7 @@ class World:
     def fault(self) -> None:
         rng = self.rng
         process = rng.choice(self.processes)
-        what = rng.randrange(7)
+        what = rng.randrange(8)
         if what == 0:
             self.takeover(process)
         elif what == 1:
@@ -130,6 +130,8 @@ class World:
             self.new_holder(rng.choice(self.processes))
         elif what == 5 and len(process.holders) < 3:
             self.new_holder(process)
+        elif what == 6 and process.holders:
+            process.holding.release("k", rng.choice(process.holders))
         elif process.holders:
             holder = rng.choice(process.holders)
             (self.starving.discard if holder in self.starving else self.starving.add)(holder)

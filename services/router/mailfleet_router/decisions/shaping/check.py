@@ -53,6 +53,7 @@ def check(policy: Policy, known: Known = NOTHING_KNOWN) -> tuple[Finding, ...]:
     """All findings, in the order of the sections."""
     return (
         *_providers(policy),
+        *_sites(policy, known),
         *_limits(policy, known),
         *_rules(policy, known),
         *_ladders(policy, known),
@@ -99,6 +100,14 @@ def _providers(policy: Policy) -> Iterator[Finding]:
             for one, other in _pairs(getattr(first, key), getattr(second, key)):
                 place = policy.place("providers", index, key)
                 yield from _overlap(place, (first.name, one), (second.name, other))
+
+
+def _sites(policy: Policy, known: Known) -> Iterator[Finding]:
+    for index, site in enumerate(policy.traffic.sites):
+        place = policy.place("sites", index, "shards")
+        if known.sources is not None and site.shards > len(known.sources):
+            text = f"{site.site!r} has {site.shards} shards, but there are {len(known.sources)} sources; each shard needs one"
+            yield Finding(ERROR, place, text)
 
 
 def _pairs(first: tuple[str, ...], second: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -74,17 +74,22 @@ class Granting:
 
     def _wanted(self, wanted: Wanted, now: float) -> None:
         if wanted.gone:
-            self._forget(wanted.holder)
+            for counter in list(self._demands):
+                self._forget(wanted.holder, counter)
         if wanted.epoch < self.epoch:
             # It may still read an older granter's lease.
             return
         for want in wanted.wants:
+            if want.demand < 0:
+                self._forget(wanted.holder, want.counter)
+                continue
             granter = self._followed(want, wanted, now)
             demands = self._demands.setdefault(want.counter, {})
             # Of who speaks for the first time a lease of an older granter may be about to end.
             new = wanted.holder not in demands
             demands[wanted.holder] = _Demand(want, wanted.number, now)
-            if new or not any(lease.holder == wanted.holder and lease.until > now for lease in granter.leases):
+            # Who has none may have one on its way, or one that came too late.
+            if new or want.share <= 0 or not _has(granter, wanted.holder, now):
                 self._tries.setdefault((want.counter, wanted.holder), 0)
 
     def _followed(self, want: Want, wanted: Wanted, now: float) -> Granter:
@@ -101,13 +106,12 @@ class Granting:
         self._granters[want.counter] = granter
         return granter
 
-    def _forget(self, holder: str) -> None:
-        for counter, demands in self._demands.items():
-            demand = demands.pop(holder, None)
-            self._tries.pop((counter, holder), None)
-            # Its units are still in use, and whoever takes them over has not counted them yet.
-            if demand is not None and not demand.want.whole and counter in self._granters:
-                self._granters[counter] = leases.forget(self._granters[counter], holder)
+    def _forget(self, holder: str, counter: str) -> None:
+        demand = self._demands.get(counter, {}).pop(holder, None)
+        self._tries.pop((counter, holder), None)
+        # Its units are still in use, and whoever takes them over has not counted them yet.
+        if (demand is None or not demand.want.used) and counter in self._granters:
+            self._granters[counter] = leases.forget(self._granters[counter], holder)
 
     # --- giving ------------------------------------------------------------------------------------------------------
     def due_at(self) -> float:
@@ -170,3 +174,7 @@ class Granting:
                 self._granters[counter] = granter
             else:
                 del self._granters[counter]
+
+
+def _has(granter: Granter, holder: str, now: float) -> bool:
+    return any(lease.holder == holder and lease.until > now for lease in granter.leases)

@@ -46,7 +46,7 @@ class Want(Struct, frozen=True):
     total: float
     whole: bool
     demand: float
-    """What it could use: messages per second, or units at once."""
+    """What it could use: messages per second, or units at once; negative: it uses nothing any more."""
     share: float
     """What it may use now by the newest lease that it has read."""
     used: float
@@ -146,10 +146,12 @@ def read(key: bytes, mark: bytes, value: bytes | None) -> Claimed | Granted | Wa
 class Part:
     """A holder's part of one limit: the lease it has read and, of a rate, the bucket that follows it."""
 
-    __slots__ = ("at", "demand", "held", "level", "limit", "pace", "used", "wanted_at")
+    __slots__ = ("asked", "at", "demand", "held", "level", "limit", "pace", "used", "wanted_at")
 
-    def __init__(self, limit: Limit, now: float) -> None:
+    def __init__(self, limit: Limit, now: float, asked: int = 0) -> None:
         self.limit = limit
+        self.asked = asked
+        """Leases that answer this record or an older one are not for it: what they gave was given back."""
         self.demand = 0.0
         self.used = 0.0
         self.wanted_at = now
@@ -203,6 +205,8 @@ class Holding:
         self._parts: dict[str, dict[str, Part]] = {}
         """Holder → counter → part."""
         self._gone: list[str] = []
+        self._released: dict[str, dict[str, Limit]] = {}
+        """Holder → counters that it needs no more."""
         self._asked: dict[int, float] = {}
         """When a record was handed to the log."""
         self._number = 0
@@ -219,7 +223,7 @@ class Holding:
         parts = self._parts.setdefault(holder, {})
         part = parts.get(counter)
         if part is None:
-            part = parts[counter] = Part(limit, now)
+            part = parts[counter] = Part(limit, now, self._number)
             self.urgent = True
         elif now - part.wanted_at >= IDLE_SECONDS and part.share(now) <= 0:
             self.urgent = True
@@ -243,11 +247,25 @@ class Holding:
         return part.wait(now) if part is not None else math.inf
 
     def take(self, counter: str, holder: str, now: float) -> None:
-        """A message goes. Only after `wait` gave 0."""
-        self._parts[holder][counter].take(now)
+        """A message goes; after `wait` gave 0, or as a probe, which is not kept waiting."""
+        part = self._parts.get(holder, {}).get(counter)
+        if part is not None:
+            part.take(now)
+
+    def release(self, counter: str, holder: str) -> None:
+        """The holder uses nothing of this limit from now on, and others may have it at once."""
+        part = self._parts.get(holder, {}).pop(counter, None)
+        if part is not None:
+            self._released.setdefault(holder, {})[counter] = part.limit
+            self.urgent = True
+
+    def counters(self, holder: str) -> list[str]:
+        """The limits of which it holds, or asks for, a share."""
+        return list(self._parts.get(holder, ()))
 
     def left(self, holder: str) -> None:
         """It is no owner any more: it uses nothing from now on."""
+        self._released.pop(holder, None)
         if self._parts.pop(holder, None) is not None:
             self._gone.append(holder)
             self.urgent = True
@@ -265,7 +283,7 @@ class Holding:
 
     def due_at(self) -> float:
         """When `ask` will have something to say."""
-        if not self._parts and not self._gone:
+        if not self._parts and not self._gone and not self._released:
             return math.inf
         return self._beat_at + (EARLY_SECONDS / 2 if self.urgent else BEAT_SECONDS)
 
@@ -278,7 +296,7 @@ class Holding:
             del self._asked[number]
         records = [_record(Wanted(holder, 0, *self._read, (), gone=True)) for holder in self._gone]
         self._gone = []
-        for holder in list(self._parts):
+        for holder in list({**self._parts, **self._released}):
             for wants in _parts_of(self._wants(holder, now)):
                 self._number += 1
                 self._asked[self._number] = now
@@ -286,7 +304,10 @@ class Holding:
         return records
 
     def _wants(self, holder: str, now: float) -> Iterator[Want]:
-        parts = self._parts[holder]
+        for counter, limit in self._released.pop(holder, {}).items():
+            if counter not in self._parts.get(holder, ()):
+                yield Want(counter, limit.total, limit.whole, -1.0, 0.0, 0.0)
+        parts = self._parts.get(holder, {})
         for counter, part in list(parts.items()):
             silent = now - part.wanted_at
             if silent >= FORGET_SECONDS and not part.used:
@@ -295,7 +316,7 @@ class Holding:
                 demand = part.demand if silent < IDLE_SECONDS else 0.0
                 yield Want(counter, part.limit.total, part.limit.whole, demand, part.share(now), part.used)
         if not parts:
-            del self._parts[holder]
+            self._parts.pop(holder, None)
 
     def _given(self, epoch: int, given: Given, now: float) -> bool:
         # What is older than what was read before is a zombie's, or was read already.
@@ -303,7 +324,7 @@ class Holding:
             return False
         self._read = (epoch, given.number)
         part = self._parts.get(given.holder, {}).get(given.counter)
-        if part is None:
+        if part is None or given.asked <= part.asked:
             return False
         until = self._asked.get(given.asked, -math.inf) + TERM_SECONDS
         before = part.share(now)

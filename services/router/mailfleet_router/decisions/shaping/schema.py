@@ -39,6 +39,23 @@ class Provider(Spec, frozen=True, kw_only=True):
     ] = None
 
 
+class HotSite(Spec, frozen=True, kw_only=True):
+    """A site for which one router is not enough: it is divided into shards by sources, each with an owner of its own."""
+
+    site: Annotated[
+        Name, doc("The site: a provider's name, or its MX hosts as `mailfleet queues` shows them.", "google")
+    ]
+    shards: Annotated[
+        int,
+        msgspec.Meta(ge=1, le=64),
+        doc(
+            "Into how many shards it is divided; no more than there are sources. What holds for a source at the site stays "
+            "exact; other limits of the site are shared out. May be changed at any time.",
+            4,
+        ),
+    ]
+
+
 class Case(Spec, frozen=True, kw_only=True):
     """One case of a limit: the values for what `if` matches. A value that is not given is no limit."""
 
@@ -206,6 +223,9 @@ class Traffic(Spec, frozen=True, kw_only=True):
         ),
     ] = "shipped"
     providers: Annotated[tuple[Provider, ...], doc("Who receives.", [{"name": "yahoo", "mx": ["*.yahoodns.net"]}])] = ()
+    sites: Annotated[
+        tuple[HotSite, ...], doc("Sites that several routers work for at once.", [{"site": "google", "shards": 4}])
+    ] = ()
     limits: Annotated[
         tuple[Limit, ...],
         doc("How much at a time.", [{"name": "bulk", "per": ["site"], "cases": [{"message_rate": "100/m"}]}]),
@@ -234,7 +254,7 @@ class Traffic(Spec, frozen=True, kw_only=True):
 
 
 NAMED = {
-    "providers": "name", "limits": "name", "rules": "name", "ladders": "stream", "warmup": "name",
+    "providers": "name", "sites": "site", "limits": "name", "rules": "name", "ladders": "stream", "warmup": "name",
     "pools": "name", "streams": "name", "tenants": "name",
 }  # fmt: skip
 """Sections that are lists, and the key that tells their items apart."""

@@ -111,7 +111,9 @@ class PoolAt:
 class SiteShape:
     """One site. It is forgotten with the site's queue; what was learned is kept elsewhere."""
 
-    __slots__ = ("base", "hosts", "name", "pace", "paces", "paths", "pools", "provider", "ruled", "stands", "tenants")
+    __slots__ = (
+        "base", "divided", "hosts", "name", "pace", "paces", "paths", "pools", "provider", "ruled", "stands", "tenants",
+    )  # fmt: skip
 
     def __init__(self, name: str, provider: str, hosts: frozenset[str], base: Route) -> None:
         self.name = name
@@ -121,6 +123,8 @@ class SiteShape:
         """What the settings say of sending there."""
         self.ruled = base.kind == "mx"
         """The policy's limits apply: the site was found by MX."""
+        self.divided = False
+        """Other partitions have shards of it."""
         self.paths: dict[tuple[str, ...], Path] = {}
         self.pools: dict[tuple[str, frozenset[str]], PoolAt] = {}
         self.pace = Pace()

@@ -44,6 +44,12 @@ class Leases(Protocol):
     def take(self, counter: str, holder: str) -> None:
         """A message goes by a share of a rate."""
 
+    def release(self, counter: str, holder: str) -> None:
+        """The holder uses nothing of it any more."""
+
+    def counters(self, holder: str) -> list[str]:
+        """Of what it has, or asks for, a share."""
+
 
 class Go(NamedTuple):
     """A unit that goes."""
@@ -119,6 +125,12 @@ class Ways:
             site.provider = provider
             self._reshape(site)
 
+    def divide(self, site: SiteShape) -> None:
+        """The site is hot: what is not a source's own limit there is shared with other partitions."""
+        if not site.divided:
+            site.divided = True
+            self._reshape(site)
+
     def _reshape(self, site: SiteShape) -> None:
         """Other limits hold for the site: what is in senders' hands is counted by them."""
         out = [(unit, facts, go) for unit, (go, where, facts) in self._out.items() if where is site]
@@ -175,7 +187,7 @@ class Ways:
     def _make(self, site: SiteShape, facts: Facts) -> Path:
         facts = facts._replace(site=site.name, provider=site.provider)
         effective = self.rules.limits.effective(facts) if site.ruled else ()
-        gates = tuple([gate for gate in map(self._gate, effective) if gate is not None])
+        gates = tuple([gate for limit in effective if (gate := self._gate(limit, site.divided)) is not None])
         lanes = self.sources.lanes.get(facts.source, ())
         # The sender does not tell tenants apart: it keeps what holds for a source at a site, whosever mail it is.
         common = [limit for limit in effective if self._common(limit)]
@@ -184,7 +196,10 @@ class Ways:
         return Path(facts, with_route(least(common), site.base), gates, lanes, self._warm(facts.source, site))
 
     def _common(self, limit: Effective) -> bool:
-        return COMMON.issuperset(self.rules.policy.traffic.limits[limit.limit_number].per)
+        return COMMON.issuperset(self._per(limit))
+
+    def _per(self, limit: Effective) -> tuple[str, ...]:
+        return self.rules.policy.traffic.limits[limit.limit_number].per
 
     def _route_gate(self, facts: Facts, rate: float) -> Gate:
         """The rate that the settings give to each source at a site of a route."""
@@ -193,8 +208,9 @@ class Ways:
         gate.obey(rate, default_burst(rate), math.inf, self.since)
         return gate
 
-    def _gate(self, limit: Effective) -> Gate | None:
+    def _gate(self, limit: Effective, divided: bool) -> Gate | None:
         values = limit.values
+        spans = limit.spans_partitions or (divided and "source" not in self._per(limit))
         common = self._common(limit)
         in_hands = [number for number in (values.window, None if common else values.concurrency) if number is not None]
         if values.message_rate is None and not in_hands and not values.suspend:
@@ -205,8 +221,8 @@ class Ways:
                 self.gates = {key: gate for key, gate in self.gates.items() if gate.in_flight or gate.rate < 1.0}
             gate = self.gates[limit.key] = Gate(limit.key, self.since)
         gate.limit, gate.case = limit.limit_number, limit.case_number
-        gate.shared = limit.spans_partitions
-        gate.suspend, gate.spans = values.suspend, limit.spans_partitions and self.leases is not None
+        gate.shared = spans
+        gate.suspend, gate.spans = values.suspend, spans and self.leases is not None
         gate.narrow = not common
         gate.total = Limit(values.message_rate or float(min(in_hands, default=0)), values.message_rate is None)
         if gate.spans:
