@@ -316,3 +316,75 @@ def test_a_new_owner_of_a_scope_that_is_probed_does_not_probe_at_once() -> None:
         office.offer()
         while office.out:
             assert office.answer() != blocked
+
+
+WARM = """
+version: 1
+base: none
+warmup: [{name: new, sources: [ip-1], day_caps: [CAPS], hour_share: 0.25}]
+""".replace("CAPS", ", ".join(["40"] * 30))
+# "big" is none of the four that take the whole of a plan.
+WARM_DAY, WARM_HOUR = 20, 5
+warm_steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("offer"), st.integers(1, 30)),
+        st.tuples(st.just("written"), st.just(0)),
+        st.tuples(st.just("written"), st.just(0)),
+        st.tuples(st.just("answer"), st.integers(1, 20)),
+        st.tuples(st.just("time"), st.sampled_from((1, 600, 3600, 86400))),
+        st.tuples(st.just("take over"), st.integers(0, 1)),
+    ),
+    min_size=10,
+    max_size=120,
+)
+
+
+@settings(deadline=None)
+@given(warm_steps)
+def test_a_new_source_never_sends_more_than_its_plan_whoever_owns_it(script: list[tuple[str, int]]) -> None:
+    office = Office(policy(text=WARM))
+    office.policy.pools["default"] = (("ip-1", 1),)
+    office.take_over()
+    writing: dict[str, bytes] = {}
+    for what, number in script:
+        for key, warm in office.shaper.wanting.items():
+            if (value := warm.reserve(office.now)) is not None:
+                writing[key] = value
+        office.shaper.wanting.clear()
+        if what == "offer":
+            for _ in range(number):
+                office.offer()
+        elif what == "written":
+            for key, value in writing.items():
+                office.kept[key.encode()] = (office.epoch, value)
+                office.shaper.warms[key].durable()
+            writing.clear()
+        elif what == "answer":
+            for _ in range(min(number, len(office.out))):
+                office.answer()
+        elif what == "time":
+            office.now += number
+        else:
+            # What was on its way into the log may or may not have arrived.
+            office.kept.update({key.encode(): (office.epoch, value) for key, value in writing.items() if number})
+            writing.clear()
+            office.take_over()
+    assert max(Counter(int(at // 86400) for at, _, _ in office.went).values(), default=0) <= WARM_DAY
+    assert max(Counter(int(at // 3600) for at, _, _ in office.went).values(), default=0) <= WARM_HOUR
+
+
+def test_a_new_source_sends_all_that_its_plan_allows() -> None:
+    office = Office(policy(text=WARM))
+    office.policy.pools["default"] = (("ip-1", 1),)
+    for _ in range(48):
+        office.now += 1800
+        for _ in range(10):
+            if isinstance(office.offer(), Wait):
+                for key, warm in office.shaper.wanting.items():
+                    office.kept[key.encode()] = (office.epoch, warm.reserve(office.now))
+                    warm.durable()
+                office.shaper.wanting.clear()
+            while office.out:
+                office.answer()
+    by_day = Counter(int(at // 86400) for at, _, _ in office.went)
+    assert sorted(by_day.values())[-1] == WARM_DAY
