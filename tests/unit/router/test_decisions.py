@@ -17,7 +17,6 @@ from mailfleet_router.decisions.progress import Progress
 from mailfleet_router.decisions.retry import next_attempt, spread
 from mailfleet_router.decisions.routing import HOPELESS, KNOWN, TEMPORARY, UNKNOWN, Routing
 from mailfleet_router.decisions.settle import settle
-from mailfleet_router.decisions.sources import Wheel
 from mailfleet_router.decisions.splitting import divide, split
 
 instants = st.floats(1e9, 2e9)
@@ -137,24 +136,6 @@ def test_a_new_owner_of_a_limited_site_starts_with_an_empty_bucket() -> None:
 @given(st.floats(0.1, 10), st.floats(0, 100), st.floats(0, 100))
 def test_a_clock_that_goes_back_gives_no_tokens(rate: float, at: float, back: float) -> None:
     assert fill(Bucket(0.0, at), rate, at - back).tokens == 0
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 6))
-def test_sources_get_their_weights_over_every_round(weights: list[int], rounds: int) -> None:
-    members = tuple((f"s{n}", weight) for n, weight in enumerate(weights))
-    wheel = Wheel(members, {f"s{n}": (n * 2, n * 2 + 1) for n in range(len(weights))}, "site.example")
-    choices = [wheel.next() for _ in range(sum(weights) * rounds)]
-    told = Counter(choice.source for choice in choices if choice)
-    assert told == {name: weight * rounds for name, weight in members}
-    for name, _ in members:
-        lanes = Counter(choice.lane for choice in choices if choice and choice.source == name)
-        assert max(lanes.values()) - min([*lanes.values(), 0 if len(lanes) == 1 else max(lanes.values())]) <= max(
-            1, told[name] if len(lanes) == 1 else 1
-        )
-
-
-def test_a_pool_without_lanes_gives_nothing() -> None:
-    assert Wheel((("a", 1),), {}, "x").next() is None
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=60))

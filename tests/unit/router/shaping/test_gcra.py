@@ -103,7 +103,8 @@ def test_a_new_owner_starts_empty_and_has_its_first_message_after_one_interval(r
 def test_a_message_that_is_given_back_may_be_taken_again_at_once(rate, burst, now, debt_seconds):
     state, wait = gcra.take(now + debt_seconds, rate, burst, now)
     if not wait:
-        assert gcra.peek(gcra.give_back(state, rate), rate, burst, now) == 0.0
+        # What was just in time may be a rounding late.
+        assert gcra.peek(gcra.give_back(state, rate), rate, burst, now) <= 2 * gcra.SLACK_SECONDS
 
 
 @given(rates, bursts, instants, st.integers(1, 20), st.floats(0, 100))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from mailfleet_core.model.wire import Route
@@ -185,9 +186,9 @@ class Ways:
         return found
 
     def _make(self, site: SiteShape, facts: Facts) -> Path:
-        facts = facts._replace(site=site.name, provider=site.provider)
+        facts = facts._replace(site=site.name)
         effective = self.rules.limits.effective(facts) if site.ruled else ()
-        gates = tuple([gate for limit in effective if (gate := self._gate(limit, site.divided)) is not None])
+        gates = tuple([gate for limit in effective for gate in self._gates(limit, site.divided)])
         lanes = self.sources.lanes.get(facts.source, ())
         # The sender does not tell tenants apart: it keeps what holds for a source at a site, whosever mail it is.
         common = [limit for limit in effective if self._common(limit)]
@@ -208,27 +209,38 @@ class Ways:
         gate.obey(rate, default_burst(rate), math.inf, self.since)
         return gate
 
-    def _gate(self, limit: Effective, divided: bool) -> Gate | None:
+    def _gates(self, limit: Effective, divided: bool) -> Iterator[Gate]:
+        """The counters of a limit that the router keeps: one, or two where owners have shares of a rate and of a window."""
         values = limit.values
         spans = limit.spans_partitions or (divided and "source" not in self._per(limit))
-        common = self._common(limit)
-        in_hands = [number for number in (values.window, None if common else values.concurrency) if number is not None]
-        if values.message_rate is None and not in_hands and not values.suspend:
-            return None
-        gate = self.gates.get(limit.key)
+        in_hands = [values.window, None if self._common(limit) else values.concurrency]
+        window = min([number for number in in_hands if number is not None], default=None)
+        rate, burst = values.message_rate, values.burst
+        if rate is None and window is None and not values.suspend:
+            return
+        gate = self._gate(limit.key, limit, spans)
+        gate.suspend = values.suspend
+        if not gate.spans:
+            gate.obey(rate or 0.0, burst, math.inf if window is None else window, self.since)
+            yield gate
+            return
+        gate.total = Limit(rate, burst=burst) if rate is not None else Limit(float(window or 0), True)
+        yield gate
+        if rate is not None and window is not None:
+            beside = self._gate(f"{limit.key}|window", limit, spans)
+            beside.total = Limit(float(window), True)
+            yield beside
+
+    def _gate(self, key: str, limit: Effective, spans: bool) -> Gate:
+        gate = self.gates.get(key)
         if gate is None:
             if len(self.gates) >= MOST_GATES:
                 self.gates = {key: gate for key, gate in self.gates.items() if gate.in_flight or gate.rate < 1.0}
-            gate = self.gates[limit.key] = Gate(limit.key, self.since)
-        gate.limit, gate.case = limit.limit_number, limit.case_number
-        gate.shared = spans
-        gate.suspend, gate.spans = values.suspend, spans and self.leases is not None
-        gate.narrow = not common
-        gate.total = Limit(values.message_rate or float(min(in_hands, default=0)), values.message_rate is None)
+            gate = self.gates[key] = Gate(key, self.since)
+        gate.limit, gate.case, gate.narrow = limit.limit_number, limit.case_number, not self._common(limit)
+        gate.shared, gate.spans = spans, spans and self.leases is not None
         if gate.spans:
             gate.obey(0.0, 1.0, math.inf, self.since)
-        else:
-            gate.obey(values.message_rate or 0.0, values.burst, min(in_hands, default=math.inf), self.since)
         return gate
 
     def _warm(self, source: str, site: SiteShape) -> Warm | None:
