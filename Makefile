@@ -57,7 +57,7 @@ limits: setup servers ## no limit exceeded: receivers that count and block, rout
 	@PYTHONPATH=tests $(BIN)/python -m exam.limits $(LIMITS_ARGS)
 
 simulate-day: setup ## a day of 5 million mails in virtual time, with automation and without (long)
-	@PYTHONPATH=tests $(BIN)/python -m simulation.day $(DAY_ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m simulation.day --into docs/simulated-day $(DAY_ARGS)
 
 bench: setup servers ## speed, in ratios to Postfix, Exim and Haraka on this machine
 	@$(BIN)/python bench/bench_delivery.py $(BENCH_ARGS)

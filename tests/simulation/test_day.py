@@ -14,41 +14,88 @@ from mailfleet_router.shell.traffic import shipped
 from simulation.day.receivers import Watch
 from simulation.day.run import run
 from simulation.day.scenario import MIDNIGHT, load
-from simulation.day.tally import max_min
+from simulation.day.tally import max_min, quantile
 
 pytestmark = pytest.mark.timeout(900)
 """The day takes a minute on two idle cores."""
 
 MAILS = 200_000
+SMALL_MAILS = 20_000
 SOURCES_SHARE = 0.25
 OUTAGE_ENDS = MIDNIGHT + 14 * 3600.0
 
 
+def day(mails: int, automation: bool) -> dict[str, Any]:
+    return run(mails, SOURCES_SHARE, automation, 2, lambda at, ended, queued: None)
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, Any]:
+    """The day with 200,000 mails."""
+    return day(MAILS, True)
+
+
+@pytest.fixture(scope="module")
+def small() -> dict[str, Any]:
+    """A day with a tenth of them."""
+    return day(SMALL_MAILS, True)
+
+
 @pytest.fixture(scope="module")
 def plain() -> dict[str, Any]:
-    """The day with fixed limits and nothing else."""
-    return run(MAILS, SOURCES_SHARE, False, 2, lambda at, ended, queued: None)
+    """The same, with fixed limits and nothing else."""
+    return day(SMALL_MAILS, False)
+
+
+def assert_all_ended(figures: dict[str, Any]) -> None:
+    counts = figures["counts"]
+    assert figures["ended_twice"] == 0
+    assert figures["without_end"] == figures["left"] == sum(figures["reasons"].values())
+    assert counts["accepted"] == counts["delivered"] + counts["bounced"] + counts["expired"] + figures["left"]
+    assert "NO REASON" not in figures["reasons"]
+
+
+def assert_limits_kept(figures: dict[str, Any]) -> None:
+    assert figures["watched"] > 20
+    assert figures["violations"] == 0
+    assert figures["connection_violations"] == 0
 
 
 @pytest.mark.slow
-def test_every_mail_of_the_day_has_one_end_or_waits_for_a_reason(plain: dict[str, Any]) -> None:
-    counts = plain["counts"]
-    assert plain["ended_twice"] == 0
-    assert plain["without_end"] == plain["left"] == sum(plain["reasons"].values())
-    assert counts["accepted"] == counts["delivered"] + counts["bounced"] + counts["expired"] + plain["left"]
-    assert "" not in plain["reasons"]
+def test_every_mail_of_the_day_has_one_end_or_waits_for_a_reason(whole: dict[str, Any]) -> None:
+    assert_all_ended(whole)
 
 
 @pytest.mark.slow
-def test_no_configured_limit_is_exceeded_at_a_receiver(plain: dict[str, Any]) -> None:
-    assert plain["watched"] > 20
-    assert plain["violations"] == 0
-    assert plain["connection_violations"] == 0
+def test_no_configured_limit_is_exceeded_at_a_receiver(whole: dict[str, Any]) -> None:
+    assert_limits_kept(whole)
 
 
 @pytest.mark.slow
-def test_what_an_outage_left_behind_is_gone_within_two_hours(plain: dict[str, Any]) -> None:
-    assert plain["drained_at"]["microsoft"] - OUTAGE_ENDS < 2 * 3600.0
+def test_without_automation_the_same_holds(plain: dict[str, Any]) -> None:
+    assert_all_ended(plain)
+    assert_limits_kept(plain)
+
+
+@pytest.mark.slow
+def test_automation_keeps_sources_from_being_blocked_and_good_mail_from_bouncing(
+    small: dict[str, Any], plain: dict[str, Any]
+) -> None:
+    assert sum(small["blocks"].values()) < sum(plain["blocks"].values())
+    assert small["counts"].get("bounced good", 0) < plain["counts"]["bounced good"] / 10
+    assert small["counts"]["delivered"] > plain["counts"]["delivered"]
+    assert small["counts"]["attempts"] < plain["counts"]["attempts"]
+
+
+@pytest.mark.slow
+def test_the_newsletter_does_not_hold_the_passwords_up(small: dict[str, Any]) -> None:
+    assert sum(small["burst_waits"]) > 100
+    assert quantile(small["burst_waits"], 0.99) < 5.0
+
+
+@pytest.mark.slow
+def test_what_an_outage_left_behind_is_gone_within_two_hours(small: dict[str, Any]) -> None:
+    assert 0.0 < small["drained_at"]["microsoft"] - OUTAGE_ENDS < 2 * 3600.0
 
 
 CLASSES = {

@@ -9,7 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from simulation.day.page import page, rows
+from simulation.day.picture import picture
 from simulation.day.run import Shown, run
+from simulation.day.scenario import load
 
 
 def main() -> None:
@@ -19,24 +22,28 @@ def main() -> None:
     parser.add_argument("--sources", type=float, default=1.0, help="this share of the scenario's sources")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", choices=("on", "off"), help="automation on or off, instead of both")
-    parser.add_argument("--into", type=Path, help="folder for figures and pictures")
+    parser.add_argument("--into", type=Path, help="folder for figures, pictures and the page")
     given = parser.parse_args()
+    scenario = load(given.mails, given.sources)
+    runs: list[dict[str, Any]] = []
     for automation in [given.only == "on"] if given.only else [True, False]:
         name = "on" if automation else "off"
         figures = run(given.mails, given.sources, automation, given.processes, _line(name))
+        runs.append(figures)
         print(file=sys.stderr)
-        for key in ("accepted", "delivered", "bounced", "expired", "deferred", "attempts"):
-            print(f"{key} {figures['counts'].get(key, 0)}")
-        print(
-            json.dumps(
-                {
-                    k: _plain(v)
-                    for k, v in figures.items()
-                    if k not in ("queue", "delivered", "waits", "burst_waits", "attempted", "states", "outcomes")
-                },
-                indent=1,
-            )
-        )
+        for key, value in rows(figures, scenario).items():
+            print(f"{key:60} {value}")
+        if given.into:
+            _write(given.into, name, figures, picture(figures, scenario))
+    if given.into:
+        (given.into / "README.md").write_text(page(runs, scenario))
+
+
+def _write(folder: Path, name: str, figures: dict[str, Any], drawn: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"day-{name}.svg").write_text(drawn)
+    told = {key: value for key, value in figures.items() if key not in ("states", "attempted", "queue", "delivered")}
+    (folder / f"day-{name}.json").write_text(json.dumps(_plain(told), indent=1, sort_keys=True) + "\n")
 
 
 def _plain(value: Any) -> Any:
@@ -51,11 +58,8 @@ def _line(name: str) -> Shown:
     def shown(at: float, ended: int, queued: int) -> None:
         rate = ended / max(0.001, time.monotonic() - began)
         clock = f"{int(at // 3600):02d}:{int(at % 3600 // 60):02d}"
-        print(
-            f"\rautomation {name}  {clock}  {ended:,} mails ended  {rate:,.0f}/s  {queued:,} queued   ",
-            end="",
-            file=sys.stderr,
-        )
+        told = f"automation {name}  {clock}  {ended:,} mails ended  {rate:,.0f}/s  {queued:,} wait"
+        print(f"\r{told:78}", end="", file=sys.stderr, flush=True)
 
     return shown
 

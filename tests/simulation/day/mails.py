@@ -38,6 +38,11 @@ def tally_of(unit: bytes) -> tuple[int, int, int]:
     return unit[7], unit[8], int.from_bytes(unit[9:13], "big")
 
 
+def is_stuck(unit: bytes) -> bool:
+    """Is it for a mailbox that has no room the whole day?"""
+    return bool(unit[13])
+
+
 def count_of(scenario: Scenario, town: Quarter, campaign: Campaign) -> int:
     """How many mails of a campaign one partition gets."""
     return round(scenario.mails * campaign.share / 100.0 * (town.weights[-1] if town.weights else 0.0))
@@ -51,14 +56,16 @@ def _stream(scenario: Scenario, town: Quarter, partition: int, number: int) -> I
     whole = weights[-1] if weights else 0.0
     for index, at in enumerate(_instants(scenario, campaign, count, rng)):
         domain = domains[bisect_right(weights, rng.random() * whole, 0, len(weights) - 1)]
-        entropy = bytes((partition, number, domain.receiver)) + index.to_bytes(4, "big") + bytes(3)
+        local = _local_part(campaign, rng)
+        full = local.startswith("full")
+        entropy = bytes((partition, number, domain.receiver)) + index.to_bytes(4, "big") + bytes((full, 0, 0))
         message = ids.message_id(at, entropy)
         envelope = wire.Envelope(
             message_id=message, reverse_path=f"bounces@{campaign.tenant}.example", tenant=campaign.tenant,
             stream=campaign.stream, pool=campaign.pool, body=wire.BodyRef(0, (index,), 8192), accepted_at=at,
             expires_at=at + life,
         )  # fmt: skip
-        recipient = wire.Recipient(0, f"{_local_part(campaign, rng)}@{domain.name}")
+        recipient = wire.Recipient(0, f"{local}@{domain.name}")
         unit = wire.Unit(message + b"\0\0", domain.site, envelope, (recipient,))
         yield Mail(at, partition, unit.unit_id, wire.encode(wire.Entry(unit)))
 

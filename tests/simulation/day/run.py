@@ -35,7 +35,13 @@ def run(mails: int, sources_share: float, automation: bool, processes: int, show
     parts = _listen(pipes, shown)
     for worker in workers:
         worker.join()
-    return added_up(parts) | {"seconds": time.monotonic() - began, "automation": automation, "mails": scenario.mails}
+    brain = Brain(scenario, automation)
+    return added_up(parts) | {
+        "seconds": time.monotonic() - began,
+        "automation": automation,
+        "mails": scenario.mails,
+        "limits": {receiver.name: brain.message_rate(receiver.name) for receiver in scenario.receivers},
+    }
 
 
 def shares(scenario: Scenario, processes: int) -> list[list[int]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mailfleet_core.model.wire import TERMINAL_KINDS, Event, RecipientOutcome
 from mailfleet_router.decisions.shaping.fairness import jain
-from simulation.day.mails import Mail, tally_of
+from simulation.day.mails import Mail, is_stuck, tally_of
 from simulation.day.receivers import Standing
 from simulation.day.scenario import DAY_SECONDS, MIDNIGHT, Scenario, of_day
 from simulation.day.senders import Heard, Job, Path
@@ -60,7 +60,7 @@ class Tally(Heard):
         self.queued[receiver][campaign] += 1
         self._arrived[receiver][campaign] += 1
         self.counts["accepted"] += 1
-        if receiver in self._outages and mail.at < self._outages[receiver]:
+        if receiver in self._outages and mail.at < self._outages[receiver] and not is_stuck(mail.key):
             name = self.names[receiver]
             self.before_outage[name] = self.before_outage.get(name, 0) + 1
 
@@ -86,11 +86,15 @@ class Tally(Heard):
             self.counts[
                 f"{event.kind} {'gone' if event.recipients[0][1].startswith(('gone', 'spam')) else 'good'}"
             ] += 1
-        if receiver in self._outages and int.from_bytes(unit[:6], "big") / 1000.0 < self._outages[receiver]:
+        if (
+            receiver in self._outages
+            and not is_stuck(unit)
+            and int.from_bytes(unit[:6], "big") / 1000.0 < self._outages[receiver]
+        ):
             self._outage_left(self.names[receiver], receiver, now)
 
     def _outage_left(self, name: str, receiver: int, now: float) -> None:
-        # Full mailboxes and blocks that have nothing to do with the outage are left: 99 of 100 count as all.
+        # Blocks that have nothing to do with the outage are left: 99 of 100 count as all.
         self.before_outage[name] -= 1
         if now > self._outages[receiver] and name not in self.drained_at:
             total = self.counts[f"before the outage at {name}"]
@@ -183,8 +187,8 @@ def quantile(counts: list[int], share: float) -> float:
 
 
 def _burst(scenario: Scenario) -> tuple[float, float]:
-    """While the largest campaign that comes at once lies in the queue: from its begin, four hours."""
+    """While the largest campaign that comes at once lies in the queue: from its begin, two hours."""
     begin = min(
         (of_day(one.begins) for one in scenario.campaigns if one.begins and one.tenant == "letters"), default=0.0
     )
-    return MIDNIGHT + begin, MIDNIGHT + begin + 4 * 3600.0
+    return MIDNIGHT + begin, MIDNIGHT + begin + 2 * 3600.0
