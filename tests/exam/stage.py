@@ -102,7 +102,8 @@ def stage(directory: Path) -> Iterator[Stage]:
 
 
 def _settings(nameserver: str, port: int) -> dict[str, Any]:
-    stream = {"retry_seconds": [1.0, 2.0, 4.0, 8.0], "expire_seconds": 3600.0, "delay_dsn_seconds": 0.0}
+    # Mail that lives less than an hour is tried again by its ladder, also where a site greylists.
+    stream = {"retry_seconds": [1.0, 2.0, 4.0, 8.0], "expire_seconds": 3000.0, "delay_dsn_seconds": 0.0}
     return {
         "dns": {"nameservers": [nameserver]},
         "route": [{"name": "sink", "kind": "mx", "port": port, "tls": "off"}],
