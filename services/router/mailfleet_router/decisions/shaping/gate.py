@@ -109,7 +109,8 @@ class Scope:
         if limits.paused_until > now:
             return limits.paused_until
         if limits.probing and self.in_flight >= ONE_BY_ONE:
-            return math.inf
+            # Of a source's state for all sites the unit that comes back may be another site's.
+            return now + REFRESH_SECONDS if self.key.startswith("source|") else math.inf
         if not limits.rate_per_second:
             return 0.0
         wait = gcra.peek(self.paid_at, limits.rate_per_second, gcra.default_burst(limits.rate_per_second), now)
