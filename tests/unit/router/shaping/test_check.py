@@ -12,7 +12,10 @@ from mailfleet_router.decisions.shaping.values import Facts, Match, fits
 from mailfleet_router.shell.traffic import shipped
 
 KNOWN = Known(
-    frozenset({"bulk", "transactional"}), frozenset({"default"}), frozenset({"ip-1", "ip-2"}), frozenset({"shop"})
+    frozenset({"bulk", "otp", "transactional"}),
+    frozenset({"default"}),
+    frozenset({"ip-1", "ip-2"}),
+    frozenset({"shop"}),
 )
 
 words = st.text(alphabet="ab.", max_size=5)

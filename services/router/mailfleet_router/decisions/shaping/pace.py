@@ -32,4 +32,4 @@ class Pace:
         return self._left(now) / OVER_SECONDS
 
     def _left(self, now: float) -> float:
-        return self._count * math.exp(-max(0.0, now - self._at) / OVER_SECONDS) + self._new
+        return (self._count + self._new) * math.exp(-max(0.0, now - self._at) / OVER_SECONDS)
