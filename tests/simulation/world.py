@@ -62,6 +62,8 @@ class World:
         self.rng = Random(seed)
         rules = Rules(policy_file.read(SHAPED, "simulation")) if shaped else NO_RULES
         self.policy = replace(POLICY, shaping=rules)
+        self._beat = 40 if shaped else 8
+        """Turns between two leaps of time in peace. Shares of a limit end during each and are asked for anew after it."""
         self.log = Log(self.rng)
         self.outside = Outside(self.rng)
         self.make, self.faults, self.senders_die, self.spills = make, faults, senders_die, spills
@@ -221,9 +223,9 @@ class World:
                 self._take_back(given.id)
         self._own_all()
         self.routers[0].splits = True
-        for turn in range(800):
+        for turn in range(100 * self._beat):
             # So long that a right, which ends within seconds, is asked for, given and used.
-            self.log.now += 0.7 if turn % 8 else 400.0
+            self.log.now += 0.7 if turn % self._beat else 400.0
             for actor in (self.ingest.client, *self.zombies, *self.routers, *self.senders):
                 (actor.settle_down if not hasattr(actor, "append") else lambda a=actor: a.step(everything=True))()
             if turn > 12 and turn % 4 == 0 and self.quiet():

@@ -16,7 +16,7 @@ from mailfleet_router.decisions.bucket import Bucket, fill, wait
 from mailfleet_router.decisions.commands import Commands, Hold
 from mailfleet_router.decisions.shaping.fairness import Fair, Queue
 from mailfleet_router.decisions.shaping.rules import Rules
-from mailfleet_router.decisions.shaping.shaper import SITE, UNIT, Wait
+from mailfleet_router.decisions.shaping.shaper import LOOK_AGAIN_SECONDS, SITE, UNIT, Wait
 from mailfleet_router.decisions.site_queue import ATTEMPTING, DEFERRED, PARKED, READY, Held, SiteQueue
 from mailfleet_router.decisions.spill.backlog import Backlog
 from mailfleet_router.decisions.spill.later import Later
@@ -32,6 +32,10 @@ DUE_UNITS = 1000
 
 
 MANY_SITES = 10_000
+
+
+MOST_WAIT_SECONDS = 600.0
+"""Whoever waits is looked at so often at least, whatever was said of the end."""
 
 
 class Resting(NamedTuple):
@@ -219,7 +223,10 @@ class Scheduler:
         """The unit may not go: who else may not? False: nobody of the site."""
         site.waits = waits.reason
         endless = waits.until == float("inf")
-        until = max(waits.until, now + 0.001)
+        until = max(min(waits.until, now + MOST_WAIT_SECONDS), now + 0.001)
+        if endless and not site.in_flight:
+            # Nothing is out that could come back, so nobody would ever ask again.
+            endless, until = False, now + LOOK_AGAIN_SECONDS
         if waits.who == SITE:
             if endless:
                 site.stalled = True

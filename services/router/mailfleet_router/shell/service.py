@@ -190,6 +190,7 @@ class Router:
             try:
                 if self._tools.controls.lapse(self._tools.clock.now()):
                     self._commanded()
+                self._tools.wide.tick(self._tools.clock.now())
                 for owner in list(self.owners.values()):
                     owner.sweep()
                     await owner.commit()

@@ -388,3 +388,24 @@ def test_a_new_source_sends_all_that_its_plan_allows() -> None:
                 office.answer()
     by_day = Counter(int(at // 86400) for at, _, _ in office.went)
     assert sorted(by_day.values())[-1] == WARM_DAY
+
+
+CLOSED = """
+version: 1
+base: none
+limits:
+  - {name: closed, per: [source, site], cases: [{if: {source: [ip-1]}, suspend: true}, {message_rate: 1/m, burst: 1}]}
+"""
+
+
+def test_a_source_that_the_policy_closes_does_not_keep_the_others_from_being_asked() -> None:
+    office = settled(policy(text=CLOSED))
+    assert isinstance(office.offer(), Go)
+    while office.out:
+        office.answer()
+    held = office.offer()
+    assert isinstance(held, Wait)
+    assert office.now < held.until <= office.now + 61, "nothing is out that could come back"
+    office.now = held.until
+    assert isinstance(office.offer(), Go)
+    assert {source for _, _, source in office.went} == {"ip-2"}

@@ -10,6 +10,8 @@ from mailfleet_router.decisions.shaping.leases import Limit
 
 REFRESH_SECONDS = 1.0
 """What back-off allows changes by itself; it is computed anew so often."""
+CLOSED_SECONDS = 60.0
+"""What the policy closes is looked at so often: only another policy opens it, and that wakes everybody."""
 ONE_BY_ONE = 1
 """Units in senders' hands while a scope is probed."""
 
@@ -54,7 +56,9 @@ class Gate:
 
     def free_at(self, now: float) -> float:
         """When a unit may go: at most `now`: now; infinite: when one comes back."""
-        if self.suspend or self.in_flight >= self.window:
+        if self.suspend or self.window < 1:
+            return now + CLOSED_SECONDS
+        if self.in_flight >= self.window:
             # Of a limit that others use, too, nobody tells us when it has room.
             return now + REFRESH_SECONDS if self.shared else math.inf
         if not self.rate:

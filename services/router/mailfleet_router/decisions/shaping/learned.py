@@ -298,7 +298,8 @@ class Learned:
         for key in [key for key in self._dirty if key.startswith(f"{Kind.SOURCE}|")]:
             del self._dirty[key]
             source = _names(key)[0]
-            yield source, backoff.encode(self._wide.sources[source].state)
+            if (scope := self._wide.sources.get(source)) is not None:
+                yield source, backoff.encode(scope.state)
 
     def read(self, key: str, value: bytes, now: float) -> None:
         """A record of `mail.site`, as the last owner left it. Raises msgspec.DecodeError, ValidationError."""
