@@ -115,6 +115,8 @@ async def _watch(file: SettingsFile, console: Console, every: float) -> None:
         watcher = Watcher(bus)
         before = now = await watcher.look()
         over = asyncio.Event()
+        # A cancellation can be lost between two waits; an event is not.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, over.set)
         with Live(console=console, screen=True, auto_refresh=False) as live, _keys(over), _resizes(live):
             while not over.is_set():
                 live.update(frame(before, now, _clock(), console.size), refresh=True)

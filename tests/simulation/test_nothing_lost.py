@@ -61,7 +61,7 @@ def test_limits_pauses_and_warm_up_hold_mail_up_and_lose_none(part: int) -> None
         run(seed, shaped=True)
 
 
-FIRST_SEEDS_TRIED = 1500
+FIRST_SEEDS_TRIED = 4000
 
 
 def caught(**options: object) -> bool:
