@@ -9,6 +9,8 @@ import os
 
 import pytest
 
+from mailfleet_core.bus import topics
+from mailfleet_core.model import wire
 from simulation.faults import PARTITION_FAULTS, SENDER_FAULTS
 from simulation.world import World
 from support.spaces import DictSpace
@@ -57,8 +59,11 @@ def test_units_that_do_not_fit_into_memory_end_as_the_others(part: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_limits_pauses_and_warm_up_hold_mail_up_and_lose_none(part: int) -> None:
+    told = 0
     for seed in range(part, HISTORIES // 4, PARTS):
-        run(seed, shaped=True)
+        events = run(seed, shaped=True).log.line(topics.EVENTS, 0).after(0, 1_000_000)
+        told += sum(event.kind == "shaping" for _, _, _, value in events if value for event in wire.told(value))
+    assert told, "nothing was ever slowed or paused"
 
 
 FIRST_SEEDS_TRIED = 4000

@@ -130,10 +130,9 @@ class Owner:
                 self._let_go()
             await asyncio.sleep(wait)
 
-    async def _own(self) -> None:
-        bus, began = self.tools.bus, self.tools.clock.monotonic()
-        self._failed = asyncio.get_running_loop().create_future()
-        self._states_read = -1
+    async def _claim(self) -> tuple[Partition, int, int]:
+        """A partition that is ours by the log, from where its results are read, and our mark in `mail.site`."""
+        bus, tools = self.tools.bus, self.tools
         claim = bus.append(topics.QUEUE, self.number, EPOCH_KEY, self.tools.instance.encode(), topics.tag(topics.CLAIM))
         epoch = await claim
         key = b"epoch|%d" % self.number
@@ -142,15 +141,22 @@ class Owner:
         # Whoever has read this has read all that others had learned.
         mark = await bus.append(topics.SITE, self.number, EPOCH_KEY, b"", topics.tag(topics.CLAIM, epoch))
         position = await bus.committed(GROUP, topics.RESULT, self.number)
-        tools = self.tools
         partition = Partition(
             self.number, bus.partitions(topics.QUEUE), tools.policy, tools.routing, tools.controls, tools.wide,
             Shares(tools.leases, tools.clock), tools.spill(),
         )  # fmt: skip
         partition.claimed(epoch, position)
-        self.partition, self._sweep, self._committed = partition, Sweep(partition), position
         if self.number == 0:
             tools.leases.grant_as(epoch)
+        return partition, position, mark
+
+    async def _own(self) -> None:
+        bus, tools = self.tools.bus, self.tools
+        began = tools.clock.monotonic()
+        self._failed = asyncio.get_running_loop().create_future()
+        self._states_read = -1
+        partition, position, mark = await self._claim()
+        self.partition, self._sweep, self._committed = partition, Sweep(partition), position
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read(self._queue(partition)))
             group.create_task(self._read(self._states(partition)))
