@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from mailfleet_core.model.wire import DELIVERED, RecipientOutcome
@@ -18,6 +19,8 @@ JUDGE_SECONDS = 60.0
 MOST = 20_000
 """Keys kept; further ones are not counted until others are forgotten."""
 TEXT = 300
+
+_NEVER = float("inf")
 
 Key = tuple[str, str, str]
 """As `reputation.keys` gives them."""
@@ -36,12 +39,14 @@ class Reply(NamedTuple):
 class Stand:
     """One key."""
 
-    __slots__ = ("counts", "decision", "judged_at", "key", "pending", "standing", "touched", "written_at")
+    __slots__ = ("counts", "decision", "due_at", "judged_at", "key", "pending", "standing", "touched", "written_at")
 
     def __init__(self, key: Key) -> None:
         self.key = key
         self.touched = False
         """Something was counted since the last look."""
+        self.due_at = _NEVER
+        """When it is to be judged next."""
         self.counts, self.standing = Counts(), Standing()
         self.decision: reputation.Decision | None = None
         self.pending = [0] * 6
@@ -56,6 +61,9 @@ class Standings:
         self.replies: dict[str, dict[str, Reply]] = {}
         """Site → class → reply."""
         self._touched: list[Stand] = []
+        self._due: list[tuple[float, Key]] = []
+        """A heap; an entry counts when the key is still due then."""
+        self._looked_at = 0.0
         self._written: list[tuple[str, bytes | None]] = []
 
     def state(self, kind: str, first: str, second: str) -> int:
@@ -112,26 +120,37 @@ class Standings:
 
     def tick(self, now: float, tuning: Tuning) -> list[tuple[Change, Facts]]:
         """Judge what has changed, and what is not good; the changes of sources at sites."""
-        for stand in self.stands.values():
-            # Of a longer silence only so much counts as clean.
-            if stand.standing.state and now - stand.judged_at >= reputation.STEP_SECONDS / 3:
-                self._touch(stand)
+        if now < self._looked_at:  # the clock was put back: what was due by the old time is due now
+            self._touched = list(self.stands.values())
+        self._looked_at = now
         touched, self._touched = self._touched, []
-        changes = []
         for stand in touched:
             stand.touched = False
-            if any(stand.pending):
-                stand.counts = reputation.observe_all(stand.counts, tuple(stand.pending), now)
-                stand.pending = [0] * 6
-            if not 0 <= now - stand.judged_at < JUDGE_SECONDS:
-                changes += self._judge(stand.key, stand, now, tuning)
-            else:
-                self._touch(stand)
+            due_at = stand.judged_at + JUDGE_SECONDS
+            self._plan(stand, due_at if now < due_at <= now + JUDGE_SECONDS else now)
+        changes = []
+        due, stands = self._due, self.stands
+        while due and due[0][0] <= now:
+            at, key = heappop(due)
+            stand = stands[key]
+            if stand.due_at == at:
+                stand.due_at = _NEVER
+                changes += self._judge(key, stand, now, tuning)
         return changes
 
+    def _plan(self, stand: Stand, at: float) -> None:
+        if at < stand.due_at:
+            stand.due_at = at
+            heappush(self._due, (at, stand.key))
+
     def _judge(self, key: Key, stand: Stand, now: float, tuning: Tuning) -> list[tuple[Change, Facts]]:
+        if any(stand.pending):
+            stand.counts = reputation.observe_all(stand.counts, tuple(stand.pending), now)
+            stand.pending = [0] * 6
         stand.standing, stand.decision = reputation.judge(stand.standing, stand.counts, now, tuning=tuning)
         stand.judged_at = now
+        if stand.standing.state:  # of a longer silence only so much counts as clean
+            self._plan(stand, now + reputation.STEP_SECONDS / 3)
         decision = stand.decision
         changed = decision.before != decision.after
         if changed or not 0 <= now - stand.written_at < WRITE_SECONDS:
@@ -166,3 +185,4 @@ class Standings:
             stand.counts = reputation.decode_counts(value)
         else:
             stand.standing = reputation.decode_standing(value)
+            self._touch(stand)
