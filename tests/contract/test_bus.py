@@ -84,9 +84,11 @@ class Holder:
         return self.held
 
 
-async def join(bus: Bus, letting_go: asyncio.Event | None = None, group: str = "routers") -> Holder:
+async def join(
+    bus: Bus, letting_go: asyncio.Event | None = None, group: str = "routers", only: frozenset[int] | None = None
+) -> Holder:
     holder = Holder(letting_go)
-    holder.membership = await soon(bus.join(group, RESULT, holder.on_assigned, holder.on_revoked))
+    holder.membership = await soon(bus.join(group, RESULT, holder.on_assigned, holder.on_revoked, only))
     return holder
 
 
@@ -433,6 +435,56 @@ async def test_groups_do_not_see_each_other(lab: Any) -> None:
     bus = await lab.client()
     one, other = await join(bus), await join(bus, group="others")
     assert await soon(one.holds(4)) == await soon(other.holds(4))
+
+
+async def test_a_member_gets_no_partition_but_those_it_takes(lab: Any) -> None:
+    low = await join(await lab.client("low"), only=frozenset({0, 1}))
+    high = await join(await lab.client("high"), only=frozenset({3}))
+    assert await soon(low.holds(2)) == {0, 1}
+    assert await soon(high.holds(1)) == {3}
+    rest = await join(await lab.client("rest"))
+    assert 2 in await soon(rest.holds(1))
+
+
+async def test_a_member_that_takes_nothing_holds_nothing(lab: Any) -> None:
+    nothing = await join(await lab.client("nothing"), only=frozenset())
+    everything = await join(await lab.client("everything"))
+    assert await soon(everything.holds(4)) == {0, 1, 2, 3}
+    assert not nothing.held
+
+
+async def test_a_partition_that_nobody_takes_waits_for_one_who_does(lab: Any) -> None:
+    few = await join(await lab.client("few"), only=frozenset({0, 1}))
+    await soon(few.holds(2))
+    await soon(few.membership.leave())
+    others = await join(await lab.client("others"), only=frozenset({2, 3}))
+    assert await soon(others.holds(2)) == {2, 3}
+    again = await join(await lab.client("again"), only=frozenset({0, 1}))
+    assert await soon(again.holds(2)) == {0, 1}
+    assert others.held == {2, 3}
+
+
+async def test_a_partition_goes_from_who_takes_all_to_who_takes_it_only_after_on_revoked(lab: Any) -> None:
+    may_let_go = asyncio.Event()
+    generous = await join(await lab.client("generous"), may_let_go)
+    await soon(generous.holds(4))
+    picky = await join(await lab.client("picky"), only=frozenset({2}))
+    await soon(generous.asked.wait())
+    assert not picky.held
+    may_let_go.set()
+    assert await soon(picky.holds(1)) == {2}
+    assert await soon(generous.holds(3)) == {0, 1, 3}
+
+
+async def test_the_partition_of_a_killed_member_goes_to_one_that_takes_it(lab: Any) -> None:
+    victim = await lab.member("routers", RESULT, frozenset({1}))
+    await soon(victim.holds(1))
+    other = await join(await lab.client("other"), only=frozenset({0, 2, 3}))
+    await soon(other.holds(3))
+    heir = await join(await lab.client("heir"), only=frozenset({1}))
+    await victim.kill()
+    assert await soon(heir.holds(1), lab.takeover_seconds) == {1}
+    assert other.held == {0, 2, 3}
 
 
 # --- the broker dies -------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mailfleet_core.bus import embedded_format as form
 from mailfleet_core.bus.embedded_compaction import Damaged, compact
 from mailfleet_core.bus.embedded_feed import read_from
-from mailfleet_core.bus.embedded_groups import Group, balance
+from mailfleet_core.bus.embedded_groups import Group
 from mailfleet_core.bus.embedded_housekeeping import plan
 from mailfleet_core.bus.embedded_journal import REFUSED, Journal
 from mailfleet_core.bus.embedded_notes import Append, Notes, cover_of, notes_append
@@ -385,18 +385,6 @@ def test_a_damaged_segment_is_never_compacted_away(tmp_path: Path) -> None:
 
 
 # --- groups ----------------------------------------------------------------------------------------------------------
-@given(st.dictionaries(st.integers(1, 6), st.sets(st.integers(0, 11)), min_size=1), st.integers(1, 12))
-def test_shares_are_even_and_complete_and_move_little(held: dict[int, set[int]], partitions: int) -> None:
-    shares = balance(held, partitions)
-    assert sorted(partition for share in shares.values() for partition in share) == list(range(partitions))
-    assert max(map(len, shares.values())) - min(map(len, shares.values())) <= 1
-
-
-def test_a_balanced_group_stays_as_it_is() -> None:
-    held = {1: {0, 5}, 2: {1, 3}, 3: {2, 4}}
-    assert balance(held, 6) == held
-
-
 @given(st.lists(st.tuples(st.sampled_from(["enter", "leave", "release"]), st.integers(1, 4)), max_size=30))
 def test_a_partition_never_has_two_holders(history: list[tuple[str, int]]) -> None:
     group = Group(5)

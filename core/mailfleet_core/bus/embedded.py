@@ -217,11 +217,18 @@ class EmbeddedBus:
         await self._link.ask("trim", self._key(topic, partition), before)
 
     # --- groups -------------------------------------------------------------------------------------------------------
-    async def join(self, group: str, topic: str, on_assigned: OnAssigned, on_revoked: OnRevoked) -> Membership:
+    async def join(
+        self,
+        group: str,
+        topic: str,
+        on_assigned: OnAssigned,
+        on_revoked: OnRevoked,
+        only: frozenset[int] | None = None,
+    ) -> Membership:
         """Share the partitions of `topic` with the other members of `group`."""
         number = next(self._next)
         told = (on_assigned, on_revoked)
-        member = Member(number, self._settings.topic_prefix + group, self._numbers[topic], self._link, told)
+        member = Member(number, self._settings.topic_prefix + group, self._numbers[topic], self._link, told, only)
         await self._link.connected.wait()
         self._members[number] = member
         await member.enter()

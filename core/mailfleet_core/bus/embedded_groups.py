@@ -2,33 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-
-def balance(held: Mapping[int, Iterable[int]], partitions: int) -> dict[int, set[int]]:
-    """The share of each member, given what each holds now: sizes differ by one at most, as little as possible moves."""
-    if not held:
-        return {}
-    free = set(range(partitions))
-    shares: dict[int, set[int]] = {}
-    for member, has in held.items():
-        shares[member] = free & set(has)
-        free -= shares[member]
-    small, larger = divmod(partitions, len(shares))
-    # Those who hold most keep one more: fewer partitions move.
-    order = sorted(shares, key=lambda member: (-len(shares[member]), member))
-    for place, member in enumerate(order):
-        quota = small + (place < larger)
-        for surplus in sorted(shares[member])[quota:]:
-            shares[member].discard(surplus)
-            free.add(surplus)
-    for place, member in enumerate(order):
-        quota = small + (place < larger)
-        while len(shares[member]) < quota:
-            taken = min(free)
-            free.discard(taken)
-            shares[member].add(taken)
-    return shares
+from mailfleet_core.bus.sharing import shares
 
 
 class Group:
@@ -40,17 +16,22 @@ class Group:
         """By member: told that it holds, and not told otherwise."""
         self.leaving: dict[int, set[int]] = {}
         """By member: asked to let go, not answered yet."""
+        self.only: dict[int, frozenset[int]] = {}
+        """By member: takes no others."""
 
-    def enter(self, member: int, holding: Iterable[int]) -> None:
+    def enter(self, member: int, holding: Iterable[int], only: Iterable[int] | None = None) -> None:
         """A new member, or one that lost its connection and still holds some."""
         taken = set().union(*self.held.values()) if self.held else set()
         self.held[member] = set(holding) - taken
         self.leaving[member] = set()
+        if only is not None:
+            self.only[member] = frozenset(only)
 
     def leave(self, member: int) -> None:
         """It is gone, or has given all back."""
         self.held.pop(member, None)
         self.leaving.pop(member, None)
+        self.only.pop(member, None)
 
     def released(self, member: int, partitions: Iterable[int]) -> None:
         """It let them go (or its time is over)."""
@@ -60,10 +41,9 @@ class Group:
 
     def moves(self) -> tuple[dict[int, frozenset[int]], dict[int, frozenset[int]]]:
         """(what to give to whom now, what to ask back from whom now); noted as told."""
-        shares = balance(self.held, self.partitions)
         taken = set().union(*self.held.values()) if self.held else set()
         give, ask = {}, {}
-        for member, share in shares.items():
+        for member, share in shares(self.held, self.partitions, self.only).items():
             if back := frozenset(self.held[member] - share - self.leaving[member]):
                 ask[member] = back
                 self.leaving[member] |= back

@@ -16,12 +16,16 @@ log = logging.getLogger(__name__)
 class Member:
     """A share of a topic's partitions, as the log last told."""
 
-    def __init__(self, number: int, group: str, topic: int, link: Link, told: tuple[OnAssigned, OnRevoked]) -> None:
+    def __init__(
+        self, number: int, group: str, topic: int, link: Link, told: tuple[OnAssigned, OnRevoked],
+        only: frozenset[int] | None,
+    ) -> None:  # fmt: skip
         self.number = number
         self._group = group
         self._topic = topic
         self._link = link
         self._on_assigned, self._on_revoked = told
+        self._only = [] if only is None else [sorted(only)]
         self._held: frozenset[int] = frozenset()
         self._left = False
         self._one_at_a_time = asyncio.Lock()
@@ -42,7 +46,8 @@ class Member:
         if self._left:
             return
         holding = self._held
-        kept = frozenset(await self._link.ask_once("join", self.number, self._group, self._topic, sorted(holding)))
+        place = (self.number, self._group, self._topic)
+        kept = frozenset(await self._link.ask_once("join", *place, sorted(holding), *self._only))
         if lost := holding - kept:
             # Others have them already: there is nothing to wait for.
             self._start(self._let_go(lost, tell=False))

@@ -212,11 +212,13 @@ class Session(wire.Frames):
             self.server.drop_tail(feed)
 
     # --- groups -------------------------------------------------------------------------------------------------------
-    async def _join(self, number: int, name: str, topic: int, holding: list[int]) -> list[int]:
+    async def _join(
+        self, number: int, name: str, topic: int, holding: list[int], only: list[int] | None = None
+    ) -> list[int]:
         group = self.server.group(name, topic)
         member = next(_members)
         self._members[number] = member, group
-        group.enter(member, holding)
+        group.enter(member, holding, only)
         kept = sorted(group.held[member])
         asyncio.get_running_loop().call_soon(self.server.rebalance, group)
         return kept

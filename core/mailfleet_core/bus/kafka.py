@@ -148,11 +148,18 @@ class KafkaBus:
                     raise BusUnavailable(f"Kafka does not say where {topic}[{partition}] ends: {error!r}") from error
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def join(self, group: str, topic: str, on_assigned: OnAssigned, on_revoked: OnRevoked) -> Membership:
+    async def join(
+        self,
+        group: str,
+        topic: str,
+        on_assigned: OnAssigned,
+        on_revoked: OnRevoked,
+        only: frozenset[int] | None = None,
+    ) -> Membership:
         """See `Bus.join`."""
-        member = KafkaMembership(
-            self._link, self._name(group), self._name(topic), self._partitions[topic], on_assigned, on_revoked
-        )
+        told = (on_assigned, on_revoked)
+        partitions = self._partitions[topic]
+        member = KafkaMembership(self._link, self._name(group), self._name(topic), partitions, told, only)
         self._memberships.append(member)
         return member
 

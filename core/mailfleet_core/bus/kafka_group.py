@@ -82,8 +82,9 @@ class KafkaMembership:
     """This process as a member of a group on one topic."""
 
     def __init__(
-        self, link: Link, group: str, topic: str, partitions: int, on_assigned: OnAssigned, on_revoked: OnRevoked
-    ) -> None:
+        self, link: Link, group: str, topic: str, partitions: int, told: tuple[OnAssigned, OnRevoked],
+        only: frozenset[int] | None,
+    ) -> None:  # fmt: skip
         self.group = group
         self.topic = topic
         self.member_id = ""
@@ -92,8 +93,8 @@ class KafkaMembership:
         self._channel = link.channel()
         self._coordinator = Coordinator(link, group)
         self._partitions = partitions
-        self._on_assigned = on_assigned
-        self._on_revoked = on_revoked
+        self._on_assigned, self._on_revoked = told
+        self._only = only
         self._heard_at = -math.inf
         """When that was sent which the group has answered last."""
         self._held: frozenset[int] = frozenset()
@@ -171,7 +172,7 @@ class KafkaMembership:
     async def _join(self) -> Any:
         subscription = ConsumerProtocolSubscription(
             topics=[self.topic],
-            user_data=None,
+            user_data=_as_user_data(self._only),
             owned_partitions=[
                 ConsumerProtocolSubscription.TopicPartition(topic=self.topic, partitions=sorted(self._held))
             ],
@@ -198,9 +199,9 @@ class KafkaMembership:
         return response
 
     def _share_out(self, joined: Any) -> list[Any]:
-        """As leader: even shares, but nothing that another member still holds."""
+        """As leader: even shares of what each takes, but nothing that another member still holds."""
         held = self._held_by_members(joined.members)
-        agreed = shares(held, self._partitions)
+        agreed = shares(held, self._partitions, _only_of(joined.members))
         assignments = []
         for member, share in agreed.items():
             others = frozenset[int]().union(*(theirs for other, theirs in held.items() if other != member))
@@ -285,6 +286,23 @@ class KafkaMembership:
         self._letting_go -= partitions
         self._rejoin.set()
         self._reconcile()
+
+
+def _as_user_data(only: frozenset[int] | None) -> bytes | None:
+    """What the leader is told of the partitions that a member takes: numbers and commas; nothing, if it takes all."""
+    return None if only is None else ",".join(map(str, sorted(only))).encode()
+
+
+def _only_of(members: list[Any]) -> dict[str, frozenset[int]]:
+    """By member id, for those that do not take all."""
+    said = {
+        member.member_id: ConsumerProtocolSubscription.decode(bytes(member.metadata)).user_data for member in members
+    }
+    return {
+        member: frozenset(int(number) for number in bytes(numbers).split(b",") if number)
+        for member, numbers in said.items()
+        if numbers is not None
+    }
 
 
 class Offsets:

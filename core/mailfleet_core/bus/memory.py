@@ -251,10 +251,17 @@ class MemoryBus:
         self._alive()
         return self._log._at(topic, partition).end
 
-    async def join(self, group: str, topic: str, on_assigned: OnAssigned, on_revoked: OnRevoked) -> Membership:
+    async def join(
+        self,
+        group: str,
+        topic: str,
+        on_assigned: OnAssigned,
+        on_revoked: OnRevoked,
+        only: frozenset[int] | None = None,
+    ) -> Membership:
         """See `Bus.join`."""
         self._alive()
-        member = _Member(self._log._group(group, topic), on_assigned, on_revoked)
+        member = _Member(self._log._group(group, topic), on_assigned, on_revoked, only)
         self._memberships.append(member)
         member.group.add(member)
         return member
@@ -307,8 +314,11 @@ class MemoryBus:
 class _Member:
     """A member of a group and the partitions it was told it has."""
 
-    def __init__(self, group: _Group, on_assigned: OnAssigned, on_revoked: OnRevoked) -> None:
+    def __init__(
+        self, group: _Group, on_assigned: OnAssigned, on_revoked: OnRevoked, only: frozenset[int] | None
+    ) -> None:
         self.group = group
+        self.only = only
         self.on_assigned = on_assigned
         self.on_revoked = on_revoked
         self.held: frozenset[int] = frozenset()
@@ -389,4 +399,5 @@ class _Group:
                 member.take(missing)
 
     def _shares(self) -> dict[_Member, frozenset[int]]:
-        return shares({member: member.held for member in self._members}, self._partitions)
+        only = {member: member.only for member in self._members if member.only is not None}
+        return shares({member: member.held for member in self._members}, self._partitions, only)

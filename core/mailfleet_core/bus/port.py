@@ -117,9 +117,17 @@ class Bus(Protocol):
     async def end(self, topic: str, partition: int) -> int:
         """The offset after the last durable record now: a tail that passed it has seen all there was."""
 
-    async def join(self, group: str, topic: str, on_assigned: OnAssigned, on_revoked: OnRevoked) -> Membership:
+    async def join(
+        self,
+        group: str,
+        topic: str,
+        on_assigned: OnAssigned,
+        on_revoked: OnRevoked,
+        only: frozenset[int] | None = None,
+    ) -> Membership:
         """Share the partitions of `topic` with the other members of `group`.
 
+        With `only`, this member takes no others. A partition that no member takes has no holder until one comes.
         Each partition has at most one holder that was told so and not told otherwise; a holder that stops answering
         may keep believing it. Safety rests on epochs in the log, not on this.
         """

@@ -359,6 +359,52 @@ class Member(Struct, frozen=True):
     pid: int = 0
 
 
+ACTIVE, DRAINING, QUARANTINED, RETIRED = SOURCE_STATES = ("active", "draining", "quarantined", "retired")
+
+
+class Source(Struct, frozen=True):
+    """An egress source as the log knows it, in `mail.control` under `source|<name>`; a tombstone removes it."""
+
+    name: str
+    pool: str
+    """The egress pool that it belongs to."""
+    weight: int = 1
+    """Its share of the pool's mail, against the weights of the others."""
+    address: str = ""
+    """IPv4 address to send from; empty: the system chooses."""
+    address6: str = ""
+    """IPv6 address to send from; empty: the system chooses."""
+    ehlo_name: str = ""
+    """Name in EHLO: the PTR of the address. Empty: the name of the sender's machine."""
+    lanes: tuple[int, ...] = ()
+    """Lanes of dispatch that are its own; each gets 1/len(lanes) of the source's limits. None: nothing goes by it."""
+    proxy: str = ""
+    """`socks5://host:port` of the proxy that connections go through; empty: none."""
+    state: str = ACTIVE
+    """`active`; `draining`, `quarantined`: nothing new is dispatched, what is in hand ends, waiting mail goes by
+    others; `retired`: as draining, and it will be removed."""
+    warmup: str = ""
+    """Name of its warm-up plan; empty: none."""
+    started_at: float = 0.0
+    """When its warm-up began."""
+    reason: str = ""
+    """Why its state is what it is."""
+    by: str = ""
+    """Who set it."""
+    at: float = 0.0
+    """When."""
+
+
+class Pool(Struct, frozen=True):
+    """An egress pool as the log knows it, in `mail.control` under `pool|<name>`; its sources name it."""
+
+    name: str
+    overflow: str = ""
+    """The pool that takes what the warm-up of this one's sources does not allow; empty: none."""
+    at: float = 0.0
+    """When it was set."""
+
+
 T = TypeVar("T")
 _encode = msgspec.msgpack.Encoder().encode
 _decoders = {
@@ -372,6 +418,8 @@ _decoders = {
         Suspension,
         ShardMap,
         Member,
+        Source,
+        Pool,
         Told,
         _Ends,
         list[_SpelledEvent],
