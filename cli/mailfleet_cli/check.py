@@ -16,12 +16,13 @@ from mailfleet_cli.main import Invocation
 from mailfleet_cli.plan import plan, taken
 from mailfleet_cli.run import LOCK, describe_taken, listeners_of
 from mailfleet_cli.sections import SECTION_TYPES
-from mailfleet_cli.settings import RunSettings, derive, directory_of, processes
+from mailfleet_cli.settings import RunSettings, derive, directory_of, processes, state_of
 from mailfleet_core import settings
 from mailfleet_core.settings import BusSettings, RouteSettings, SettingsError, SettingsFile
 from mailfleet_ingest.decisions.credentials import BadCredentials, parse
 from mailfleet_ingest.settings import IngestSettings, ListenerSettings
 from mailfleet_router.settings import RouterSettings
+from mailfleet_router.shell import traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def _named_files(file: SettingsFile) -> Iterator[Finding]:
         if route.password_file:
             yield _readable(Path(route.password_file), f"password_file of route {route.name!r}")
     if policy := file.section("router", RouterSettings).policy_file:
-        yield _readable(Path(policy), "policy_file of [router]")
+        yield _policy(Path(policy))
     bus = file.section("bus", BusSettings)
     for name in (bus.password_file, bus.ca_file):
         if name and bus.kind == "kafka":
@@ -128,6 +129,12 @@ def _credentials(path: Path) -> Finding:
     return Finding(True, f"{path} has {count} credential{'' if count == 1 else 's'}")
 
 
+def _policy(path: Path) -> Finding:
+    if traffic.present(path) is None:
+        return Finding(True, f"{path} is not there yet; the shipped policy is in force until it comes")
+    return _readable(path, "policy_file of [router]")
+
+
 def _readable(path: Path, what: str) -> Finding:
     good = os.access(path, os.R_OK)
     return Finding(good, f"{what}: {path} " + ("can be read" if good else "cannot be read"))
@@ -137,7 +144,7 @@ def _ports(file: SettingsFile) -> Iterator[Finding]:
     run = file.section("run", RunSettings)
     planned = plan(run, file.section("bus", BusSettings), Path(), file.origin, len(os.sched_getaffinity(0)))
     listeners = listeners_of(file, run, planned)
-    busy = () if running(directory_of(file.origin)) else taken(listeners)
+    busy = () if running(state_of(run, file.origin)) else taken(listeners)
     for listener in listeners:
         text = f"{listener.address}:{listener.port} would take {listener.what}"
         yield Finding(False, describe_taken(listener)) if listener in busy else Finding(True, text)

@@ -92,7 +92,7 @@ def explain(
     """
     known = settings_of(invocation)
     file = known or settings.load(None)
-    whole = load(traffic.own_file(known) if known else None)
+    whole = load(traffic.present(traffic.own_file(known)) if known else None)
     egress = settings.egress(file)
     domain = domain_of(recipient.strip().strip("<>"))
     _there("stream", options["stream"], _streams(whole, egress))

@@ -43,6 +43,17 @@ def delivered(running: Fleet) -> list[float]:
     return sorted(event.at for event in running.events() if event.kind == "delivered")
 
 
+def test_a_policy_that_comes_later_is_obeyed(tmp_path: Path) -> None:
+    policy = tmp_path / "own" / "policy.yaml"
+    policy.parent.mkdir()
+    named = {"router": {"policy_file": str(policy)}}
+    with scripted_town({"calm.test": ScriptedMx()}) as town, fleet(tmp_path, more=town.settings | named) as running:
+        hand_in(running, 1)
+        until(lambda: len(delivered(running)) == 1, 20, running.logs)
+        replace(policy, CLOSED)
+        until(lambda: any(event.kind == "policy" for event in running.events()), 20, running.logs)
+
+
 def test_a_policy_is_reloaded_told_and_obeyed(tmp_path: Path) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text(CLOSED)

@@ -17,7 +17,8 @@ class RouterSettings(Section, frozen=True):
         str,
         msgspec.Meta(
             description="The own traffic policy (docs/policy.md), over the shipped one; empty: `policy.yaml` beside the "
-            "settings file, if there is one. Routers obey an edited file within seconds; one that is wrong changes nothing."
+            "settings file, if there is one. Routers obey an edited file within seconds, also one that comes later into a "
+            "directory that is there; one that is wrong changes nothing."
         ),
     ] = ""
     recipients_per_unit: Annotated[

@@ -10,7 +10,7 @@ from mailfleet_router.decisions.shaping.limits import provider_of
 from mailfleet_router.decisions.shaping.responses import Responses
 from mailfleet_router.decisions.shaping.values import PolicyError
 from mailfleet_router.decisions.shaping.warmup import BIG_FOUR
-from mailfleet_router.shell.traffic import load, own_file, shipped
+from mailfleet_router.shell.traffic import load, own_file, present, shipped
 
 
 def settings(origin, **router):
@@ -51,6 +51,14 @@ def test_an_own_file_is_the_one_that_is_named_or_lies_beside_the_settings(tmp_pa
     (tmp_path / "policy.yaml").write_text("version: 1\n")
     assert own_file(settings(origin)) == tmp_path / "policy.yaml"
     assert str(own_file(settings(origin, policy_file="/etc/other.yaml"))) == "/etc/other.yaml"
+
+
+def test_an_own_file_may_come_later_into_a_directory_that_is_there(tmp_path):
+    assert present(None) is None
+    assert present(tmp_path / "policy.yaml") is None
+    (tmp_path / "policy.yaml").write_text("version: 1\n")
+    assert present(tmp_path / "policy.yaml") == tmp_path / "policy.yaml"
+    assert present(tmp_path / "misspelt" / "policy.yaml") == tmp_path / "misspelt" / "policy.yaml"
 
 
 def test_an_own_file_is_put_over_the_shipped_policy_or_stands_alone(tmp_path):

@@ -217,6 +217,6 @@ def _unheard(future: asyncio.Future[int]) -> None:
 
 def _load(path: Path | None) -> traffic.TrafficPolicy:
     try:
-        return traffic.load_both(path)
+        return traffic.load_both(traffic.present(path))
     except PolicyError as error:
         raise SettingsError(str(error)) from error

@@ -37,6 +37,13 @@ def own_file(settings: SettingsFile) -> Path | None:
     return beside if beside.exists() else None
 
 
+def present(path: Path | None) -> Path | None:
+    """`path`, or None while the file is still to come into a directory that is there: it is obeyed when it comes."""
+    if path is not None and path.parent.is_dir() and not path.exists():
+        return None
+    return path
+
+
 class TrafficPolicy(NamedTuple):
     """The policy in force, and what of it is one's own."""
 
