@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailfleet_cli import output
-from mailfleet_cli.plan import Listener
+from mailfleet_cli.plan import OWN_ADDRESS, Listener
 from mailfleet_core.settings import SettingsFile
 from mailfleet_ingest.settings import IngestSettings, ListenerSettings
 
@@ -30,7 +30,7 @@ def ingest_listeners(file: SettingsFile) -> tuple[Listener, ...]:
 
 def reachable(listener: ListenerSettings | Listener) -> str:
     """`address:port` for a client on this machine."""
-    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(listener.address, listener.address)
+    address = OWN_ADDRESS.get(listener.address, listener.address)
     return f"[{address}]:{listener.port}" if ":" in address and address[0] != "[" else f"{address}:{listener.port}"
 
 

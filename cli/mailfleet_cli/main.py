@@ -55,6 +55,7 @@ class LazyGroup(click.Group):
         "retry": ("commanding", "Try deferred mail now."),
         "commands": ("commanding", "Show the commands that are in force."),
         "credential": ("credential", "Add, list and revoke credentials."),
+        "topics": ("topics", "Make the topics of the log, and check them."),
         "config": ("check", "Look at the settings."),
         "policy": ("policy", "Check, explain and import the traffic policy."),
         "whatif": ("whatif", "Replay what happened against another policy."),

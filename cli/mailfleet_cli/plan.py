@@ -16,6 +16,8 @@ STOP_ORDER = ("ingest", "router", "sender", "sink", "log")
 START_STAGES = (("log",), ("sink", "router", "sender"), ("ingest",))
 """Everybody needs the log; clients are let in when the rest is ready."""
 SERVICES = ("ingest", "router", "sender")
+OWN_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+"""How a process of this machine reaches one that listens on all addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def plan(
     port = run.http_port
     for kind, count in processes(run, cores).items():
         for number in range(count):
-            found.append(_service(kind, number, settings_file, port or free_port()))
+            found.append(_service(kind, number, settings_file, run.http_address, port or free_port()))
             port += 1 if port else 0
     return tuple(found)
 
@@ -55,10 +57,10 @@ def _sink(run: RunSettings, origin: str, log_format: str) -> Process:
     return Process("sink", "sink", command, f"tcp:{run.sink_listen}")
 
 
-def _service(kind: str, number: int, settings_file: Path, port: int) -> Process:
-    name, http = f"{kind}-{number}", f"127.0.0.1:{port}"
-    command = _python(f"mailfleet_{kind}", config=str(settings_file), instance=name, http=http)
-    return Process(name, kind, command, f"http://{http}/readyz")
+def _service(kind: str, number: int, settings_file: Path, address: str, port: int) -> Process:
+    name = f"{kind}-{number}"
+    command = _python(f"mailfleet_{kind}", config=str(settings_file), instance=name, http=f"{address}:{port}")
+    return Process(name, kind, command, f"http://{OWN_ADDRESS.get(address, address)}:{port}/readyz")
 
 
 def _python(module: str, **options: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import click
 
@@ -18,11 +18,12 @@ from mailfleet_cli import first_start, output
 from mailfleet_cli.listening import ingest_listeners
 from mailfleet_cli.main import Invocation
 from mailfleet_cli.plan import Listener, Process, http_listeners, plan, taken
-from mailfleet_cli.settings import RunSettings, derive, directory_of, inbox_of, processes, toml_text
+from mailfleet_cli.settings import RunSettings, derive, directory_of, inbox_of, processes, state_of, toml_text
 from mailfleet_cli.supervisor import StartFailed, Supervisor
 from mailfleet_core import settings
 from mailfleet_core.clock import SystemClock
 from mailfleet_core.settings import BusSettings, LogSettings, SettingsFile
+from mailfleet_router.shell.traffic import OWN_FILE
 
 DERIVED = "running.toml"
 LOCK = "run.lock"
@@ -40,7 +41,7 @@ def run(invocation: Invocation, deliver: bool) -> None:
     file = settings.load(invocation.path)
     if deliver:
         file = SettingsFile({**file.raw, "run": {**file.raw.get("run", {}), "deliver": True}}, file.origin, os.environ)
-    with only_one(directory_of(file.origin)):
+    with only_one(state_of(file.section("run", RunSettings), file.origin)):
         sys.exit(
             asyncio.run(_run(file, lambda run_settings: _banner(file, run_settings, own_command(invocation), password)))
         )
@@ -54,6 +55,7 @@ class only_one:  # noqa: N801 (reads as a statement)
         self.file: IO[str] | None = None
 
     def __enter__(self) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.file = self.path.open("a+")
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,11 +88,20 @@ async def _run(file: SettingsFile, banner: Callable[[RunSettings], None]) -> int
 
 
 def _write_derived(file: SettingsFile, run_settings: RunSettings, cores: int) -> Path:
-    path = directory_of(file.origin) / DERIVED
-    derived = derive(file.raw, run_settings, processes(run_settings, cores))
+    path = state_of(run_settings, file.origin) / DERIVED
+    derived = derive(_beside(file), run_settings, processes(run_settings, cores))
     path.write_text(f"# Made by `mailfleet run` from {Path(file.origin).name}; edit that one.\n\n{toml_text(derived)}")
     settings.egress(settings.load(path))  # a contradiction must stop us here, not three services in turn
     return path
+
+
+def _beside(file: SettingsFile) -> dict[str, Any]:
+    """The settings with the files named that are looked for beside them: derived settings may lie elsewhere."""
+    directory = directory_of(file.origin)
+    named = {"ingest": {"credentials_file": str(directory / "credentials.toml")}}
+    if (directory / OWN_FILE).exists():
+        named["router"] = {"policy_file": str(directory / OWN_FILE)}
+    return {**file.raw, **{name: {**keys, **file.raw.get(name, {})} for name, keys in named.items()}}
 
 
 def listeners_of(file: SettingsFile, run_settings: RunSettings, planned: tuple[Process, ...]) -> tuple[Listener, ...]:

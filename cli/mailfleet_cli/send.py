@@ -6,17 +6,19 @@ import re
 import smtplib
 import ssl
 from email.message import EmailMessage
+from functools import partial
 from typing import IO
 
 import click
 
-from mailfleet_cli import output
+from mailfleet_cli import ending, output, reading
 from mailfleet_cli.listening import entrance
 from mailfleet_cli.main import Invocation
+from mailfleet_core.model.wire import Event
 
 LINE_END = re.compile(rb"\r\n|\r|\n")
 """Files on this system have their own; on the wire there is one."""
-MESSAGE_ID = re.compile(r"\b[0-9A-HJKMNP-TV-Z]{26}\b")
+MESSAGE_ID = ending.MESSAGE_ID
 
 
 @click.command()
@@ -30,21 +32,35 @@ MESSAGE_ID = re.compile(r"\b[0-9A-HJKMNP-TV-Z]{26}\b")
 @click.option("--server", metavar="HOST:PORT", help="Where to submit; default: the trusted listener of the settings.")
 @click.option("--user", help="Credential; then STARTTLS is used.")
 @click.option("--password", envvar="MAILFLEET_PASSWORD", help="Its password; better given in MAILFLEET_PASSWORD.")
+@click.option("--wait", "wait_seconds", type=float, metavar="SECONDS",
+              help="Wait so long for the mail to be delivered or otherwise ended; exit code 1 when it is not.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON, for scripts.")
 @click.pass_obj
 def send(  # noqa: PLR0913 (click gives one argument an option)
     invocation: Invocation, message: IO[bytes] | None, recipients: tuple[str, ...], reverse_path: str, subject: str,
-    text: str, server: str | None, user: str | None, password: str | None, as_json: bool,
+    text: str, server: str | None, user: str | None, password: str | None, wait_seconds: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Submit a mail and print its message id. MESSAGE is a file with header and body; `-` reads standard input."""
     where = server or entrance(invocation.file(), with_login=bool(user))
     content = LINE_END.sub(b"\r\n", message.read() if message else compose(reverse_path, recipients, subject, text))
-    reply = submit(where, (user, password or ""), reverse_path, list(recipients), content)
+    hand_in = partial(submit, where, (user, password or ""), reverse_path, list(recipients), content)
+    if wait_seconds is not None:
+        reply, story = reading.run(ending.of(invocation.file(), hand_in, len(recipients), wait_seconds))
+    else:
+        reply, story = hand_in(), []
+    _tell(reply, recipients, story, as_json)
+
+
+def _tell(reply: str, recipients: tuple[str, ...], story: list[Event], as_json: bool) -> None:
     found = MESSAGE_ID.search(reply)
     if as_json:
-        output.json({"message_id": found[0] if found else "", "reply": reply, "recipients": recipients})
+        ended = {"ended": sorted({event.kind for event in story})} if story else {}
+        output.json({"message_id": found[0] if found else "", "reply": reply, "recipients": recipients, **ended})
     else:
         output.out.print(f"accepted: {output.clean(found[0] if found else reply)}")
+        for event in story:
+            addresses = ", ".join(address for _, address in event.recipients)
+            output.out.print(output.clean(f"{event.kind}: {addresses} {event.text}".rstrip()))
         output.out.print(f"its story: mailfleet trace {found[0] if found else recipients[0]}", style="dim")
 
 

@@ -29,18 +29,33 @@ class RunSettings(Section, frozen=True):
     http_port: Annotated[int, _doc("First port of /healthz and /metrics, one for each process; 0: any free ones.")] = (
         2580
     )
+    http_address: Annotated[
+        str,
+        _doc("Address of those pages; `0.0.0.0` or `::` for all, where others look at them (a kubelet, Prometheus)."),
+    ] = "127.0.0.1"
+    directory: Annotated[
+        str,
+        _doc(
+            "Where the runner keeps its lock, the inbox and the settings it derives; empty: beside the settings file."
+        ),
+    ] = ""
     sink_listen: Annotated[str, _doc("Where the sink listens, `address:port`.")] = "127.0.0.1:2526"
-    inbox: Annotated[str, _doc("Maildir of the sink; empty: `inbox` beside the settings file.")] = ""
+    inbox: Annotated[str, _doc("Maildir of the sink; empty: `inbox` in `directory`.")] = ""
 
 
 def directory_of(origin: str) -> Path:
-    """Where the runner keeps its lock, its inbox and the settings it derived: the directory of the settings file."""
+    """The directory of the settings file, where a file that is not named is looked for."""
     return Path(origin).resolve().parent
+
+
+def state_of(run: RunSettings, origin: str) -> Path:
+    """Where the runner keeps its lock, its inbox and the settings it derived."""
+    return Path(run.directory) if run.directory else directory_of(origin)
 
 
 def inbox_of(run: RunSettings, origin: str) -> Path:
     """The sink's Maildir."""
-    return Path(run.inbox) if run.inbox else directory_of(origin) / "inbox"
+    return Path(run.inbox) if run.inbox else state_of(run, origin) / "inbox"
 
 
 def processes(run: RunSettings, cores: int) -> dict[str, int]:

@@ -98,16 +98,17 @@ def made(directory: Path) -> tuple[Path, str, dict[str, int]]:
 
 
 @contextmanager
-def running(directory: Path, *options: str, more: str = "") -> Iterator[Fleet]:
-    """`mailfleet run` with `options`, on a first start's settings and `more` of them."""
-    settings, password, ports = made(directory)
+def running(where: Path, *options: str, more: str = "", **run: str) -> Iterator[Fleet]:
+    """`mailfleet run` with `options`, on a first start's settings and `more` of them; `run` goes to [run]."""
+    settings, password, ports = made(where)
     settings.write_text(settings.read_text() + more)
     environment = {
         "MAILFLEET_RUN__HTTP_PORT": "0",
         "MAILFLEET_RUN__SINK_LISTEN": f"127.0.0.1:{addresses.free_port()}",
+        **{f"MAILFLEET_RUN__{key.upper()}": value for key, value in run.items()},
     }
     process = Process(
-        "mailfleet", [MAILFLEET, "--config", str(settings), "run", *options], directory / "output", environment
+        "mailfleet", [MAILFLEET, "--config", str(settings), "run", *options], where / "output", environment
     )
     fleet = Fleet(settings, password, ports, environment, process)
     try:
@@ -187,6 +188,32 @@ def test_send_prints_a_message_id_that_trace_knows(fleet: Fleet) -> None:
     (sent,) = fleet.lines("send", "--to", "you@example.net", "--subject", "by hand", "--json")
     within(30, lambda: "delivered" in [line["kind"] for line in fleet.lines("trace", sent["message_id"], "--json")])
     within(10, lambda: "by hand" in fleet.kept())
+
+
+def test_send_waits_for_the_end_of_the_mail_and_says_which(fleet: Fleet) -> None:
+    (sent,) = fleet.lines("send", "--to", "a@example.net", "--to", "b@example.com", "--wait", "30", "--json")
+    assert sent["ended"] == ["delivered"]
+    fleet.command("suspend", "--domain", "held.example", "--reason", "a test")
+    done = fleet.command("send", "--to", "you@held.example", "--wait", "2")
+    assert done.returncode == 1
+    assert "has no end after 2 s" in done.stderr
+
+
+def test_topics_are_listed_with_their_partitions(fleet: Fleet) -> None:
+    listed = {line["name"]: line["partitions"] for line in fleet.lines("topics", "--json")}
+    assert listed["mail.queue"] == listed["mail.result"] == 4
+    assert listed["mail.control"] == 1
+
+
+def test_what_the_runner_keeps_may_lie_elsewhere_than_the_settings(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with running(tmp_path, directory=str(state), http_address="0.0.0.0") as fleet:
+        before = {path.name for path in fleet.settings.parent.iterdir()}
+        fleet.submit("you@example.net", "elsewhere")
+        within(30, lambda: maildir.stored(state / "inbox"))
+        assert {"run.lock", "running.toml"} <= {path.name for path in state.iterdir()}
+        assert before == {"mailfleet.toml", "credentials.toml", "certificate.pem", "key.pem", "log"}
+        assert fleet.command("config", "check").returncode == 0
 
 
 @pytest.mark.real

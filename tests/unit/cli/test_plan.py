@@ -41,6 +41,13 @@ def test_every_process_has_its_own_pages() -> None:
     assert len({process.ready_at for process in found}) == len(found)
 
 
+def test_pages_for_others_are_asked_at_the_loopback_by_ourselves() -> None:
+    found = plan(RunSettings(http_address="0.0.0.0"), BusSettings(), Path(), "x", 2)
+    ingest = next(process for process in found if process.kind == "ingest")
+    assert ingest.ready_at == "http://127.0.0.1:2580/readyz"
+    assert ingest.command[-1] == "0.0.0.0:2580"
+
+
 def test_a_port_in_use_is_seen_before_the_start() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
