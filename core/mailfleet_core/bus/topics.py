@@ -8,7 +8,7 @@ from mailfleet_core.model.tags import ATTEMPT, CLAIM, DONE, NO_EPOCH, PUT, RETRY
 
 __all__ = [  # tags are values, so they live in the model; whoever has the bus finds them here
     "ACCEPT", "ATTEMPT", "BODY", "CLAIM", "CONTROL", "DISPATCH", "DONE", "EVENTS", "LEASE", "MAX_CHUNK_BYTES",
-    "NO_EPOCH", "PUT", "QUEUE", "RESULT", "RETRY", "SITE", "Topic", "epoch_of", "hop_of", "tag", "topics",
+    "NO_EPOCH", "PUT", "QUEUE", "RESULT", "RETRY", "SITE", "STATS", "Topic", "epoch_of", "hop_of", "tag", "topics",
 ]  # fmt: skip
 
 BODY = "mail.body"
@@ -20,6 +20,7 @@ EVENTS = "mail.events"
 CONTROL = "mail.control"
 LEASE = "mail.lease"
 SITE = "mail.site"
+STATS = "mail.stats"
 
 DAY = 86_400
 HOUR = 3600
@@ -54,5 +55,7 @@ def topics(queue_partitions: int, lanes: int, queue_life_seconds: int) -> dict[s
         # One order for claims, demands and leases; all of the last minutes are needed, and nothing older.
         Topic(LEASE, 1, False, HOUR, True),
         Topic(SITE, queue_partitions, True, 0, True),
+        # News of each queue partition for whoever steers the fleet (`model.stats`): a lost record is followed by another.
+        Topic(STATS, 1, True, 0, False),
     )
     return {topic.name: topic for topic in listed}

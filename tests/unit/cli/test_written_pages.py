@@ -12,6 +12,7 @@ from mailfleet_cli import document_stories
 from mailfleet_cli.document_tables import TABLES, words
 from mailfleet_cli.documents import stale
 from mailfleet_cli.written_pages import UnknownPart, filled, written_pages
+from mailfleet_core.model import reputation as formula
 from mailfleet_router.decisions.shaping import reputation
 from mailfleet_router.decisions.shaping.check import ERROR, check
 from mailfleet_router.decisions.shaping.meanings import Blame, Effect, ReplyClass, Scope
@@ -153,7 +154,7 @@ def test_the_examples_of_reputation_are_those_that_the_page_promises() -> None:
 
 def test_the_formula_on_the_page_is_the_one_that_is_computed() -> None:
     page = (DOCS / "reputation.md").read_text(encoding="utf-8")
-    assert f"score = 100 × exp(\u2212{reputation._STEEPNESS} × sum of all excesses)" in page
+    assert f"score = 100 × exp(\u2212{formula._STEEPNESS} × sum of all excesses)" in page
     term = reputation.TERMS[1]
     rate = (500 + term.weight * term.prior) / (10_000 + term.weight)
     expected = 100 * math.exp(-1.25 * (rate - term.prior) / (term.limit - term.prior))

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mailfleet_core.model import wire
+from mailfleet_core.model import stats, wire
 from mailfleet_core.model.wire import (
     Accepted,
     BodyRef,
@@ -139,7 +139,26 @@ def test_commands_of_today_are_understood() -> None:
     assert wire.encode(given) == data
 
 
+def test_stats_of_today_are_understood() -> None:
+    said = stats.Stats(
+        3,
+        "router-a",
+        1.5,
+        (stats.PoolStats("warm", 5, 2, 1.0, 0.5),),
+        (stats.SourceStats("a", 2, 0.25, 10, 50, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), (1, 2, 3, 4, 5, 6), 3),),
+        (stats.TenantStats("acme", (6.0, 5.0, 4.0, 3.0, 2.0, 1.0), (6, 5, 4, 3, 2, 1), 1),),
+        (stats.Trouble("a", "google", stats.PAUSED, 2.0, "gmail-rate", "421 4.7.28 too many", 1.0),),
+        4711,
+        24,
+    )
+    data = (HERE / "stats.msgpack").read_bytes()
+    assert stats.decode(data) == said
+    assert stats.encode(said) == data
+
+
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x91\xc0", b"\x93\x01"])
 def test_bytes_that_are_no_record_are_malformed(data: bytes) -> None:
     with pytest.raises(wire.Malformed):
         wire.decode(Entry, data)
+    with pytest.raises(wire.Malformed):
+        stats.decode(data)

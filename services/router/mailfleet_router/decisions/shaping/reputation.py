@@ -1,11 +1,6 @@
-"""How a site sees a source: decayed counts of its answers, a score from 0 to 100, and a state that changes slowly.
+"""How a site sees a source: its answers counted by day, judged now and then, and a state that changes slowly.
 
-    rate(x, n) = (x + m * prior) / (n + m)              shrunk, so that few answers cannot trigger anything
-    score      = 100 * exp(-1.25 * sum(max(0, rate - prior) / (limit - prior)))
-
-The limits are where large receivers and platforms draw their lines: 10 % hard bounces stop a sender at Amazon SES (5 % are
-reviewed), 0.3 % complaints at Gmail and Yahoo (0.1 % are warned of); see CITATIONS. Priors, their weights and the limits of
-deferrals and block replies are our own design, and so is the formula.
+The score and its formula are in `mailfleet_core.model.reputation`, for whoever sums up what several owners have counted.
 
 Counts are kept per day, each answer with the weight 2 ** (its time of the day / half-life). To age a whole day is then one
 factor, nothing is lost when a clock goes wrong for a while and comes back, and counts of two partitions are merged by addition.
@@ -17,14 +12,45 @@ import math
 from collections.abc import Iterable
 from functools import reduce
 from operator import add
-from typing import NamedTuple
 
 import msgspec
 
+from mailfleet_core.model import reputation as formula
+from mailfleet_core.model.reputation import (
+    ATTEMPTS,
+    BLOCKED,
+    BORDERS,
+    BOUNCED,
+    CLEAN_SECONDS,
+    COMPLAINED,
+    DEFERRED,
+    DELIVERED,
+    GOOD,
+    MARGIN,
+    OTHER,
+    QUARANTINE,
+    SLOW,
+    STATES,
+    TERMS,
+    USUAL,
+    WATCH,
+    Reading,
+    Term,
+    Tuning,
+    state_of,
+    worst_of,
+)
 from mailfleet_core.model.wire import DEFERRED as VERDICT_DEFERRED
 from mailfleet_core.model.wire import DELIVERED as VERDICT_DELIVERED
 from mailfleet_core.model.wire import Struct
 from mailfleet_router.decisions.shaping.values import Citation
+
+__all__ = [  # the formula's names belong to what is said here of standings
+    "ATTEMPTS", "BLOCKED", "BORDERS", "BOUNCED", "CLEAN_SECONDS", "COMPLAINED", "DEFERRED", "DELIVERED", "GOOD", "MARGIN",
+    "OTHER", "QUARANTINE", "SLOW", "STATES", "TERMS", "USUAL", "WATCH", "Counts", "Day", "Decision", "Reading", "Standing",
+    "Term", "Tuning", "decode_counts", "decode_decision", "decode_standing", "encode", "holds_warmup", "judge", "keys",
+    "merge", "observe", "observe_all", "outcome", "rate_factor", "score", "total", "worst_of",
+]  # fmt: skip
 
 CITATIONS = (
     Citation(
@@ -35,13 +61,6 @@ CITATIONS = (
     Citation(url="https://www.spamresource.com/2025/10/yahoo-sender-hub-now-with-insights.html", date="2026-11-22"),
 )
 
-DELIVERED, DEFERRED, BOUNCED, OTHER, BLOCKED, COMPLAINED = range(6)
-"""What is counted. DELIVERED is for sites that report complaints, which it is the denominator of. OTHER is an answer that
-says nothing against us: delivered where complaints are not reported, refused for its content."""
-
-GOOD, WATCH, SLOW, QUARANTINE = range(4)
-STATES = ("good", "watch", "slow", "quarantine")
-
 DAY = 86400.0
 HALF_LIFE = DAY
 """Seconds after which an answer counts half. Our design."""
@@ -49,59 +68,8 @@ DAYS = 7
 """Nothing older counts."""
 DAYS_KEPT = 14
 """Twice that is stored, so that a clock that is wrong by days, and right again, has cost nothing."""
-ATTEMPTS = 10_000.0
-"""More answers than so many push out older ones."""
-
-CLEAN_SECONDS = 6 * 3600.0
-"""A state is left only after as long without a complaint or a block reply,"""
-MARGIN = 10.0
-"""and with a score so far above the border under which it was entered."""
 STEP_SECONDS = 900.0
 """The most that the time between two judgements counts as clean: a clock that jumps ends no quarantine."""
-
-BORDERS = (80.0, 60.0, 40.0)
-"""WATCH, SLOW and QUARANTINE are for scores below these (SparkPost's health score calls 80 good; the other borders are our
-design)."""
-_STEEPNESS = 1.25
-
-
-class Term(NamedTuple):
-    """One kind of bad answer in the formula."""
-
-    name: str
-    kind: int
-    prior: float
-    weight: float
-    """How many answers the prior counts as."""
-    limit: float
-    least: int
-    """Fewer than so many of the kind (undecayed) never change a state."""
-
-
-TERMS = (
-    Term("deferrals", DEFERRED, 0.03, 200.0, 0.30, 10),
-    Term("hard bounces", BOUNCED, 0.01, 200.0, 0.10, 10),
-    Term("block replies", BLOCKED, 0.001, 500.0, 0.05, 10),
-    Term("complaints", COMPLAINED, 0.0002, 2000.0, 0.003, 3),
-)
-
-
-class Tuning(NamedTuple):
-    """What a policy may set."""
-
-    terms: tuple[Term, ...] = TERMS
-    """In the order of TERMS."""
-    borders: tuple[float, ...] = BORDERS
-    margin: float = MARGIN
-    clean_seconds: float = CLEAN_SECONDS
-
-    def upper(self, state: int) -> float:
-        """A state is for scores below this."""
-        return self.borders[state - 1] if state else math.inf
-
-
-USUAL = Tuning()
-"""As shipped."""
 
 
 class Day(Struct, frozen=True):
@@ -120,20 +88,6 @@ class Counts(Struct, frozen=True):
     days: tuple[Day, ...] = ()
     troubles: int = 0
     """Complaints and block replies ever: what ends a clean time."""
-
-
-class Reading(Struct, frozen=True):
-    """A score and everything it was made of."""
-
-    score: float
-    acting: float
-    """The score from those terms only of which enough was seen to act upon."""
-    rates: tuple[float, ...]
-    """Shrunk, in the order of TERMS."""
-    weights: tuple[float, ...]
-    """By kind, decayed."""
-    seen: tuple[int, ...]
-    """By kind, undecayed."""
 
 
 class Standing(Struct, frozen=True):
@@ -227,21 +181,7 @@ def score(counts: Counts, now: float, tuning: Tuning = USUAL) -> Reading:
     aged = [_factor(day, now) for day in counted]
     weights = tuple(sum(day.weights[k] * f for day, f in zip(counted, aged, strict=True)) for k in range(6))
     seen = tuple(sum(day.seen[k] for day in counted) for k in range(6))
-    answered = sum(weights[:BLOCKED])
-    if answered > ATTEMPTS:  # the sum of several keys
-        weights = tuple(weight * ATTEMPTS / answered for weight in weights)
-        answered = ATTEMPTS
-    # A block reply is no answer to the recipients: were it one, it would dilute the other rates.
-    of = {BLOCKED: answered + weights[BLOCKED], COMPLAINED: weights[DELIVERED]}
-    rates = tuple(
-        (weights[term.kind] + term.weight * term.prior) / (of.get(term.kind, answered) + term.weight)
-        for term in tuning.terms
-    )
-    excess = [
-        max(0.0, rate - term.prior) / (term.limit - term.prior) for rate, term in zip(rates, tuning.terms, strict=True)
-    ]
-    enough = [e for e, term in zip(excess, tuning.terms, strict=True) if seen[term.kind] >= term.least]
-    return Reading(_score(excess), _score(enough), rates, weights, seen)
+    return formula.read(weights, seen, tuning)
 
 
 def judge(
@@ -257,7 +197,7 @@ def judge(
     passed = min(max(now - standing.judged_at, 0.0), STEP_SECONDS)
     clean = 0.0 if troubled else standing.clean_seconds + passed
     before = standing.state
-    after, reason = _move(before, QUARANTINE if listed else _state(reading.acting, tuning), clean, reading, tuning)
+    after, reason = _move(before, QUARANTINE if listed else state_of(reading.acting, tuning), clean, reading, tuning)
     if listed:
         reason = "a public block list names the source"
     if after != before:
@@ -289,24 +229,6 @@ def _move(before: int, fits: int, clean: float, reading: Reading, tuning: Tuning
     if reading.acting < enough:
         return before, f"{what}; {STATES[before]} until the score is {enough:.0f}"
     return fits, f"{what}; clean for {hours:g} hours, from {STATES[before]} to {STATES[fits]}"
-
-
-def worst_of(reading: Reading, tuning: Tuning = USUAL) -> str:
-    """The rates above their priors, worst first, for people."""
-    found = sorted(
-        (-(rate - term.prior) / (term.limit - term.prior), f"{term.name} {rate:.2%}")
-        for rate, term in zip(reading.rates, tuning.terms, strict=True)
-        if rate > term.prior
-    )
-    return ", ".join(text for _, text in found) or "nothing against it"
-
-
-def _score(excess: list[float]) -> float:
-    return 100.0 * math.exp(-_STEEPNESS * sum(excess))
-
-
-def _state(value: float, tuning: Tuning) -> int:
-    return max(state for state in range(4) if value < tuning.upper(state))
 
 
 def _counted(counts: Counts, now: float) -> list[Day]:
