@@ -59,7 +59,31 @@ SITE_FAIRNESS = Gauge(
     "ready all the time: 1 is a fair share for all, 1/n is all for one of n.",
     ("site",),
 )
+SITE_RECIPIENTS = Counter(
+    "mailfleet_site_recipients_total",
+    "Recipients by site and what an attempt there came to. The first 100 busy sites have series, the rest is `(others)`.",
+    ("site", "verdict"),
+)
+SOURCE_RECIPIENTS = Counter(
+    "mailfleet_source_recipients_total",
+    "Recipients by egress source and what an attempt came to.",
+    ("source", "verdict"),
+)
+REPUTATION_SCORE = Gauge(
+    "mailfleet_reputation_score",
+    "How a site sees a source, from 0 to 100, as judged last; of the 200 pairs that stand worst.",
+    ("source", "site"),
+)
+REPUTATION_STATE = Gauge(
+    "mailfleet_reputation_state",
+    "0 good, 1 watch, 2 slow, 3 quarantine; of the same pairs.",
+    ("source", "site"),
+)
 OWNED_PARTITIONS = Gauge("mailfleet_router_partitions", "Queue partitions owned.")
+LIVE_PARTITIONS = Gauge("mailfleet_router_partitions_live", "Queue partitions owned that route mail now.")
+QUEUE_PARTITIONS = Gauge(
+    "mailfleet_queue_partitions", "Queue partitions that there are, as a router sees the log; else 0."
+)
 TAKEOVER_SECONDS = Histogram("mailfleet_router_takeover_seconds", "From assignment to live.", buckets=LATENCY_SECONDS)
 RECIPIENTS = Counter(
     "mailfleet_recipients_total", "Recipients by what an attempt or the router decided.", ("verdict", "stream")
@@ -86,3 +110,9 @@ AUDIT_OVERDUE = Gauge(
 AUDIT_OPEN = Gauge("mailfleet_audit_open_recipients", "Accepted recipients without a terminal state.")
 BUS_IN_FLIGHT = Gauge("mailfleet_bus_in_flight_bytes", "Bytes appended and not acknowledged.")
 BUS_HEALTHY = Gauge("mailfleet_bus_healthy", "1 while the log takes records.")
+LOG_LAG = Gauge(
+    "mailfleet_log_lag",
+    "How far this member of the group is behind the ends of the partitions it holds, together: records of Kafka, bytes of "
+    "the embedded log. Looked at every 10 seconds.",
+    ("group", "topic"),
+)

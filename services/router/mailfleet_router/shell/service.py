@@ -10,6 +10,7 @@ from pathlib import Path
 from mailfleet_core import metrics
 from mailfleet_core import settings as core_settings
 from mailfleet_core.bus import topics
+from mailfleet_core.bus.lag import Lag
 from mailfleet_core.bus.port import BusUnavailable, Membership
 from mailfleet_core.dns.port import Resolver
 from mailfleet_core.model import wire
@@ -81,6 +82,7 @@ class Router:
         self._splitter = Splitter(bus, policy)
         self._membership: Membership | None = None
         self._housekeeping: asyncio.Task[None] | None = None
+        self._lag: asyncio.Task[None] | None = None
         self._started = False
         context.routes.extend(Pages(self.owners, clock, minute, context.instance).routes())
         context.routes.append(concerned.route(self.owners))
@@ -91,6 +93,7 @@ class Router:
         self._tools.controls.lapse(self._tools.clock.now())
         self._tools.leases.start()
         self._housekeeping = asyncio.create_task(self._keep_house())
+        self._lag = asyncio.create_task(Lag(self._tools.bus, GROUP, topics.RESULT, self._positions).run())
         if self._reload is not None:
             self._reloading = asyncio.create_task(self._reload.run())
         self._membership = await self._tools.bus.join(GROUP, topics.RESULT, self._assigned, self._revoked)
@@ -106,7 +109,7 @@ class Router:
         await self._tools.leases.stop()
         await self._tools.resolving.stop()
         await self._tools.control.stop()
-        ours = [task for task in (self._housekeeping, self._reloading) if task is not None]
+        ours = [task for task in (self._housekeeping, self._reloading, self._lag) if task is not None]
         for task in ours:
             task.cancel()
         await asyncio.gather(*ours, return_exceptions=True)
@@ -201,11 +204,18 @@ class Router:
             except Exception:
                 log.exception("housekeeping failed; the next round tries again")
 
+    def _positions(self) -> dict[int, int]:
+        """Of the live partitions: up to where their results are dealt with."""
+        live = [owner.partition for owner in self.owners.values() if owner.partition is not None and owner.live]
+        return {partition.number: partition.progress.position for partition in live}
+
     def _gauge(self) -> None:
         counting.tell()
         partitions = [owner.partition for owner in self.owners.values() if owner.partition is not None]
         self._site_metrics.tell(partitions, self._tools.clock.now())
         metrics.OWNED_PARTITIONS.set(len(partitions))
+        metrics.LIVE_PARTITIONS.set(sum(owner.live for owner in self.owners.values()))
+        metrics.QUEUE_PARTITIONS.set(self._tools.bus.partitions(topics.QUEUE))
         metrics.QUEUED_UNITS.set(sum(len(partition.ledger) for partition in partitions))
         metrics.IN_FLIGHT_UNITS.set(sum(partition.scheduler.in_flight for partition in partitions))
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from mailfleet_core.bus import topics
+from mailfleet_core.bus.lag import Lag
 from mailfleet_core.bus.port import Bus, BusUnavailable, Membership, Record
 from mailfleet_core.model import wire
 from mailfleet_core.model.site import partition_of
@@ -25,16 +26,23 @@ class Splitter:
         self._bus = bus
         self._policy = policy
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._positions: dict[int, int] = {}
+        """Of the partitions held, up to where they are split."""
+        self._lag: asyncio.Task[None] | None = None
         self._membership: Membership | None = None
 
     async def start(self) -> None:
         """Join the group."""
+        self._lag = asyncio.create_task(Lag(self._bus, GROUP, topics.ACCEPT, lambda: self._positions).run())
         self._membership = await self._bus.join(GROUP, topics.ACCEPT, self._assigned, self._revoked)
 
     async def drain(self) -> None:
         """Leave it; what was begun and not committed is done again, with the same ids, by the next owner."""
         if self._membership is not None:
             await self._membership.leave()
+        if self._lag is not None:
+            self._lag.cancel()
+            await asyncio.gather(self._lag, return_exceptions=True)
 
     def _assigned(self, partitions: frozenset[int]) -> None:
         for partition in partitions:
@@ -45,11 +53,14 @@ class Splitter:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for partition in partitions:
+            self._positions.pop(partition, None)
 
     async def _work(self, partition: int) -> None:
         while True:
             try:
                 position = await self._bus.committed(GROUP, topics.ACCEPT, partition)
+                self._positions[partition] = position
                 async for batch in self._bus.tail(topics.ACCEPT, partition, position):
                     await self._split(partition, batch)
             except BusUnavailable as error:
@@ -60,6 +71,7 @@ class Splitter:
         appends = [append for record in batch for append in self._puts(record)]
         await asyncio.gather(*appends)
         await self._bus.commit(GROUP, topics.ACCEPT, {partition: batch[-1].offset + 1})
+        self._positions[partition] = batch[-1].offset + 1
 
     def _puts(self, record: Record) -> list[asyncio.Future[int]]:
         if record.value is None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mailfleet_core import metrics
 from mailfleet_core.bus import topics
+from mailfleet_core.bus.lag import Lag
 from mailfleet_core.bus.port import Bus, BusUnavailable, Membership
 from mailfleet_core.clock import Clock
 from mailfleet_core.dns.guard import InsideGuard
@@ -100,7 +101,8 @@ class Sender:
         known = loop.create_future()
         self._tasks.append(loop.create_task(self._hear_epochs(known)))
         await known
-        self._tasks += [loop.create_task(self._sweep()), loop.create_task(self._commit())]
+        lag = Lag(self._bus, GROUP, topics.DISPATCH, self._positions)
+        self._tasks += [loop.create_task(run) for run in (self._sweep(), self._commit(), lag.run())]
         self._membership = await self._bus.join(GROUP, topics.DISPATCH, self._assigned, self._revoked)
         self._holding = self._membership
 
@@ -336,6 +338,10 @@ class Sender:
                     self._epochs.heard(int(partition), int.from_bytes(record.value, "big"))
                 if record.offset >= own and not known.done():
                     known.set_result(None)
+
+    def _positions(self) -> dict[int, int]:
+        """Of the lanes held: up to where they are answered."""
+        return {number: lane.position.value for number, lane in self._lanes.items()}
 
     def _tell_metrics(self) -> None:
         for (source, kind), count in self._attempts.items():

@@ -60,18 +60,27 @@ class LastMinute:
         """(site, source, tenant) → attempts begun: now, before."""
         self._ended: tuple[Counter[tuple[str, str, str]], Counter[tuple[str, str, str]]] = (Counter(), Counter())
         """(site, source, verdict) → recipients."""
+        self._fresh: Counter[tuple[str, str, str]] = Counter()
+        """As `_ended`, since somebody took it."""
         self._replies: dict[str, dict[str, Said]] = {}
 
     def note(self, events: Iterable[Event]) -> None:
         """Count what was told."""
-        tried, ended = self._tried[0], self._ended[0]
+        tried, ended, fresh = self._tried[0], self._ended[0], self._fresh
         for event in events:
             kind = event.kind
             if kind == "attempted":
                 _count(tried, (event.site, event.source, event.tenant), 1)
             elif kind in OUTCOMES and event.source:
-                _count(ended, (event.site, event.source, kind), len(event.recipients))
+                key = (event.site, event.source, kind)
+                _count(ended, key, len(event.recipients))
+                _count(fresh, key, len(event.recipients))
                 self._remember(event)
+
+    def take(self) -> Counter[tuple[str, str, str]]:
+        """(site, source, verdict) → recipients since the last call."""
+        fresh, self._fresh = self._fresh, Counter()
+        return fresh
 
     def turn(self, now: float) -> bool:
         """Begin a new half when it is time; did one begin?"""

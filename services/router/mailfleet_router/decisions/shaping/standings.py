@@ -76,6 +76,12 @@ class Standings:
         found = self.stands.get((kind, first, second))
         return found.decision.reading.score if found and found.decision else 100.0
 
+    def pairs(self) -> Iterator[tuple[tuple[str, str], float, int]]:
+        """(source, site), score and state of each pair that was judged."""
+        for (kind, source, site), stand in self.stands.items():
+            if kind == "source|site" and stand.decision is not None:
+                yield (source, site), stand.decision.reading.score, stand.standing.state
+
     def count(self, facts: Facts, verdict: str, blame: str, block: bool) -> None:
         """An answer for one recipient."""
         kind = reputation.outcome(verdict, blame, block, feedback=False)
