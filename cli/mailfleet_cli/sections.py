@@ -17,6 +17,7 @@ SECTION_TYPES: dict[str, type[Section]] = {
     "[[ingest.listeners]]": ListenerSettings,
     "[router]": RouterSettings,
     "[sender]": SenderSettings,
+    "[egress]": settings.EgressSection,
     "[run]": RunSettings,
     "[[source]]": settings.SourceSettings,
     "[[pool]]": settings.PoolSettings,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import ipaddress
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import uvloop
 from aiohttp import web
@@ -60,6 +61,15 @@ class Service(Protocol):
 
 Build = Callable[[Context], Service]
 DRAIN_SECONDS = 30.0
+EVERYWHERE = ("0.0.0.0", "::")
+"""Addresses to listen at that nobody can connect to."""
+
+
+class Pages(NamedTuple):
+    """Where a process answers HTTP, and as what host the others are told so."""
+
+    http: str
+    announce: str
 
 
 def main(name: str, build: Build, arguments: list[str] | None = None) -> None:
@@ -68,6 +78,8 @@ def main(name: str, build: Build, arguments: list[str] | None = None) -> None:
     parser.add_argument("--config", default=os.environ.get("MAILFLEET_CONFIG"), help="the settings file (TOML)")
     parser.add_argument("--instance", default=socket.gethostname(), help="name of this process, stable over restarts")
     parser.add_argument("--http", default="127.0.0.1:0", help="address of /healthz, /readyz and /metrics")
+    parser.add_argument("--announce", default=os.environ.get("MAILFLEET_ANNOUNCE", ""),
+                        help="host by which others reach those pages; by default that of --http, or this machine's")  # fmt: skip
     options = parser.parse_args(arguments)
     try:
         file = settings_module.load(options.config)
@@ -77,14 +89,14 @@ def main(name: str, build: Build, arguments: list[str] | None = None) -> None:
         # What is imported stays; looking for cycles every 700 objects costs a service between a twentieth and a tenth.
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
-        uvloop.run(run(name, build, file, options.instance, options.http))
+        uvloop.run(run(name, build, file, options.instance, Pages(options.http, options.announce)))
     except SettingsError as error:
         sys.exit(f"mailfleet {name}: {error}")
     except (BusUnavailable, UnsafeDurability) as error:
         sys.exit(f"mailfleet {name}: {error}")
 
 
-async def run(name: str, build: Build, file: SettingsFile, instance: str, http: str) -> None:
+async def run(name: str, build: Build, file: SettingsFile, instance: str, pages: Pages) -> None:
     """Run one service until SIGTERM or SIGINT, then drain it."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -96,11 +108,11 @@ async def run(name: str, build: Build, file: SettingsFile, instance: str, http: 
     clock = SystemClock()
     context = Context(name, instance, file, bus, clock)
     service = build(context)
-    runner = await _serve_http(context, service, bus, http)
+    runner = await _serve_http(context, service, bus, pages.http)
     try:
         await service.start()
         log.info("ready", extra={"instance": instance})
-        await _announce(context, runner)
+        await _announce(context, runner, pages.announce)
         await stop.wait()
         log.info("draining", extra={"instance": instance})
         try:
@@ -135,9 +147,25 @@ async def _serve_http(context: Context, service: Service, bus: Bus, http: str) -
     return runner
 
 
-async def _announce(context: Context, runner: web.AppRunner) -> None:
+async def _announce(context: Context, runner: web.AppRunner, given: str) -> None:
     """Tell the cluster where this process answers (`mailfleet queues` asks the routers)."""
     host, port = runner.addresses[0][:2]
-    member = wire.Member(context.name, f"http://{host}:{port}", context.clock.now(), socket.gethostname(), os.getpid())
+    url = url_of(given or (own_address() if host in EVERYWHERE else host), port)
+    member = wire.Member(context.name, url, context.clock.now(), socket.gethostname(), os.getpid())
     key = f"member|{context.name}|{context.instance}".encode()
     await context.bus.append(topics.CONTROL, 0, key, wire.encode(member), topics.tag(topics.PUT))
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL of the pages at an address or a name."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def own_address(look_up: Callable[..., Sequence[tuple[Any, ...]]] = socket.getaddrinfo) -> str:
+    """The address that this machine's name stands for (in a pod, that of the pod); its name, if it stands for none."""
+    name = socket.gethostname()
+    try:
+        found = [str(place[4][0]) for place in look_up(name, None, type=socket.SOCK_STREAM)]
+    except OSError:
+        return name
+    return next((address for address in found if not ipaddress.ip_address(address).is_loopback), name)

@@ -1,7 +1,8 @@
 """Settings: one TOML file, a section for each service; unknown keys stop the start with the nearest right one.
 
 A field's docstring-like sentence lives in `msgspec.Meta(description=…)`, so that `docs/settings.md` is generated and
-never kept by hand. Every value may be overridden by an environment variable `MAILFLEET_<SECTION>__<KEY>`.
+never kept by hand. Every value may be overridden by an environment variable `MAILFLEET_<SECTION>__<KEY>`; items of a list
+are separated by commas there.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 
-SECTIONS = ("bus", "logs", "dns", "ingest", "router", "sender", "run", "source", "pool", "route", "stream")
+from mailfleet_core.model.sources import Table
+from mailfleet_core.model.wire import Source
+
+SECTIONS = ("bus", "logs", "dns", "ingest", "router", "sender", "egress", "run", "source", "pool", "route", "stream")
 """Top-level names of the file; the last four are arrays of tables."""
 
 
@@ -69,6 +73,18 @@ class DnsSettings(Section, frozen=True):
     max_ttl_seconds: Annotated[float, _doc("Answers are kept at most this long.")] = 3600.0
 
 
+class EgressSection(Section, frozen=True):
+    """`[egress]`: who says which sources and pools there are."""
+
+    sources: Annotated[
+        Literal["settings", "control"],
+        _doc(
+            "`settings`: `[[source]]` and `[[pool]]` of this file. `control`: the log, where `mailfleet source` or an "
+            "operator of a cluster writes them; changes are obeyed at once."
+        ),
+    ] = "settings"
+
+
 class SourceSettings(Section, frozen=True):
     """`[[source]]`: one egress source."""
 
@@ -77,6 +93,7 @@ class SourceSettings(Section, frozen=True):
     address6: Annotated[str, _doc("IPv6 address to send from; empty: the system chooses.")] = ""
     ehlo_name: Annotated[str, _doc("Name in EHLO: the PTR of the address. Empty: this machine's name.")] = ""
     lanes: Annotated[int, _doc("Lanes of dispatch; each gets 1/lanes of the source's limits.")] = 1
+    proxy: Annotated[str, _doc("`socks5://host:port` of the proxy that its connections go through; empty: none.")] = ""
 
 
 class PoolMember(Section, frozen=True):
@@ -145,11 +162,13 @@ class SettingsFile:
     def section(self, name: str, kind: type[T]) -> T:
         """The table `[name]` as `kind`. Raises SettingsError."""
         values = dict(self.raw.get(name, {}))
-        known = [field.name for field in msgspec.structs.fields(kind)]
+        types = {field.name: field.type for field in msgspec.structs.fields(kind)}
+        known = list(types)
         prefix = f"MAILFLEET_{name.upper()}__"
         for variable, value in self.environment.items():
             if variable.startswith(prefix):
-                values[variable.removeprefix(prefix).lower()] = value
+                key = variable.removeprefix(prefix).lower()
+                values[key] = _listed(value) if _is_list(types.get(key)) else value
         return self._convert(values, kind, f"[{name}]", known)
 
     def tables(self, name: str, kind: type[T]) -> tuple[T, ...]:
@@ -168,6 +187,16 @@ class SettingsFile:
             return msgspec.convert(values, kind, strict=False)
         except msgspec.ValidationError as error:
             raise SettingsError(f"{self.origin}: {where}: {error}") from error
+
+
+def _is_list(kind: Any) -> bool:
+    """Is this the type of a list of words or numbers?"""
+    bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return get_origin(bare) is tuple
+
+
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def _nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
@@ -207,6 +236,8 @@ class EgressSettings(Section, frozen=True):
     pools: tuple[PoolSettings, ...]
     routes: tuple[RouteSettings, ...]
     streams: tuple[StreamSettings, ...]
+    from_log: bool = False
+    """Sources and pools come from the log; there are none here."""
 
     def lanes(self) -> dict[int, tuple[SourceSettings, int]]:
         """Lane number → (source, how many lanes share its limits), in the order of the file."""
@@ -216,16 +247,47 @@ class EgressSettings(Section, frozen=True):
                 table[len(table)] = (source, source.lanes)
         return table
 
+    def table(self, lanes: int) -> Table:
+        """The sources as routers and senders fold them from the log, where `lanes` are the lanes there are."""
+        numbers: dict[str, tuple[int, ...]] = {}
+        for lane, (source, _) in self.lanes().items():
+            numbers[source.name] = (*numbers.get(source.name, ()), lane)
+        return Table(lanes, [_as_in_the_log(source, numbers.get(source.name, ())) for source in self.sources])
+
+
+def _as_in_the_log(source: SourceSettings, lanes: tuple[int, ...]) -> Source:
+    return Source(
+        source.name, "", 1, source.address, source.address6, source.ehlo_name, lanes, source.proxy
+    )  # fmt: skip
+
 
 def egress(file: SettingsFile) -> EgressSettings:
     """Sources, pools, routes and streams of the file, with defaults. Raises SettingsError for a contradiction."""
+    from_log = file.section("egress", EgressSection).sources == "control"
+    sources, pools = _no_sources(file) if from_log else _sources(file)
+    streams = {stream.name: stream for stream in (*DEFAULT_STREAMS, *file.tables("stream", StreamSettings))}
+    routes = file.tables("route", RouteSettings)
+    for route in routes:
+        if route.kind not in ("mx", "smart_host", "lmtp"):
+            raise SettingsError(f"{file.origin}: [[route]] {route.name!r}: kind is mx, smart_host or lmtp")
+        if route.kind != "mx" and not route.hosts:
+            raise SettingsError(f"{file.origin}: [[route]] {route.name!r}: a {route.kind} route needs hosts")
+    return EgressSettings(
+        sources=sources, pools=pools, routes=(*routes, *DEFAULT_ROUTES), streams=tuple(streams.values()),
+        from_log=from_log,
+    )  # fmt: skip
+
+
+_Sources = tuple[tuple[SourceSettings, ...], tuple[PoolSettings, ...]]
+
+
+def _sources(file: SettingsFile) -> _Sources:
+    """Sources and pools of the file. Raises SettingsError for a contradiction."""
     sources = file.tables("source", SourceSettings) or DEFAULT_SOURCES
     everything = PoolSettings(name="default", sources=tuple(PoolMember(source=source.name) for source in sources))
     pools = file.tables("pool", PoolSettings)
     if not any(pool.name == "default" for pool in pools):
         pools = (*pools, everything)
-    streams = {stream.name: stream for stream in (*DEFAULT_STREAMS, *file.tables("stream", StreamSettings))}
-    routes = file.tables("route", RouteSettings)
     names = [source.name for source in sources]
     if len(set(names)) != len(names):
         raise SettingsError(f"{file.origin}: two [[source]] have the same name")
@@ -234,11 +296,13 @@ def egress(file: SettingsFile) -> EgressSettings:
             if member.source not in names:
                 raise SettingsError(f"{file.origin}: [[pool]] {pool.name!r} names no [[source]]: {member.source!r}"
                                     f"{_nearest(member.source, names)}")  # fmt: skip
-    for route in routes:
-        if route.kind not in ("mx", "smart_host", "lmtp"):
-            raise SettingsError(f"{file.origin}: [[route]] {route.name!r}: kind is mx, smart_host or lmtp")
-        if route.kind != "mx" and not route.hosts:
-            raise SettingsError(f"{file.origin}: [[route]] {route.name!r}: a {route.kind} route needs hosts")
-    return EgressSettings(
-        sources=tuple(sources), pools=tuple(pools), routes=(*routes, *DEFAULT_ROUTES), streams=tuple(streams.values())
-    )
+    return sources, pools
+
+
+def _no_sources(file: SettingsFile) -> _Sources:
+    """None. Raises SettingsError where the file has some all the same."""
+    for name in ("source", "pool"):
+        if file.raw.get(name):
+            raise SettingsError(f"{file.origin}: [egress] sources = \"control\", so there can be no [[{name}]] here; "
+                                f"write them with: mailfleet source set NAME …")  # fmt: skip
+    return (), ()

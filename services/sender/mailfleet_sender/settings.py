@@ -17,6 +17,13 @@ def _doc(text: str) -> msgspec.Meta:
 class SenderSettings(Section, frozen=True):
     """`[sender]`: how mail goes out."""
 
+    lanes: Annotated[
+        tuple[int, ...],
+        _doc(
+            "Lanes of dispatch that this process takes, for one that can send from some sources only; empty: any. As a "
+            "variable of the environment: `MAILFLEET_SENDER__LANES=3,4`."
+        ),
+    ] = ()
     allowed_inside: Annotated[
         tuple[str, ...],
         _doc("Networks inside that may be connected to; the addresses of smart_host and lmtp routes always may."),

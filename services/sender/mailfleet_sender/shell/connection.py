@@ -47,7 +47,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_job", "_lmtp", "_loop", "_offers", "_owner", "_parser", "_paused", "_pieces", "_reset", "_seconds",
-        "_transaction", "_transport", "_unsent", "block_seconds", "deadline", "link", "quitting", "sent",
+        "_transaction", "_transport", "_unsent", "block_seconds", "deadline", "link", "outdated", "quitting", "sent",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +57,8 @@ class Connection(asyncio.Protocol):
         self.sent = 0
         self.deadline = 0.0
         self.quitting = False
+        self.outdated = False
+        """Its source connects in another way by now."""
         self.block_seconds = block_seconds
         self._owner = owner
         self._offers = offers

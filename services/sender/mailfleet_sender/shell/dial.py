@@ -22,8 +22,8 @@ from mailfleet_core.dns.guard import InsideGuard
 from mailfleet_core.dns.port import DnsTemporary, Resolver
 from mailfleet_core.model import reply as phases
 from mailfleet_core.model.reply import Answer, Reply, printable
-from mailfleet_core.model.wire import Route
-from mailfleet_core.settings import RouteSettings, SourceSettings
+from mailfleet_core.model.wire import Route, Source
+from mailfleet_core.settings import RouteSettings
 from mailfleet_core.smtp.client import Offered, offered
 from mailfleet_core.smtp.reply import reply_of
 from mailfleet_sender.decisions.hosts import addresses_in_order, hosts_in_order
@@ -61,7 +61,7 @@ class Dialer:
     """Opens connections for one egress source."""
 
     settings: SenderSettings
-    source: SourceSettings
+    source: Source
     resolver: Resolver
     guard: InsideGuard
     routes: dict[str, RouteSettings]

@@ -10,7 +10,6 @@ from typing import Protocol, TypeVar, cast
 from mailfleet_core.bus import topics
 from mailfleet_core.bus.port import Bus, BusUnavailable, Record
 from mailfleet_core.model import wire
-from mailfleet_core.settings import SourceSettings
 from mailfleet_sender.decisions import lane as decisions
 from mailfleet_sender.decisions.lane import Found, Position
 from mailfleet_sender.shell.paths import EgressPath
@@ -39,12 +38,11 @@ class Reader(Protocol):
 class Lane:
     """One lane that this process has, or had."""
 
-    def __init__(self, bus: Bus, reader: Reader, number: int, source: SourceSettings | None, sharers: int) -> None:
+    def __init__(self, bus: Bus, reader: Reader, number: int) -> None:
         self.number = number
-        self.source = source
-        self.sharers = sharers
         self.position = Position(0)
-        self.paths: dict[str, EgressPath] = {}
+        self.paths: dict[tuple[str, str], EgressPath] = {}
+        """By source and site."""
         self.stopping = False
         self.usurped = False
         """Another sender took it: it answers for everything that is not under way here."""

@@ -48,6 +48,9 @@ class Desk(Protocol):
     ) -> None:
         """The attempt is over."""
 
+    def returned(self, job: Job) -> None:
+        """It was not begun, and will not be here."""
+
     def sure(self) -> bool:
         """Can nobody else hold our lanes, for all we know? Otherwise nothing is begun that a receiver would see."""
 
@@ -155,8 +158,21 @@ class EgressPath:
                 return True
         return False
 
+    def obey(self, dialer: Dialer, sharers: int) -> None:
+        """From now on the source connects as `dialer` does and has so many lanes. What was taken of its limits stays taken;
+        connections that were made as another one end with what they are doing."""
+        self.stopped = False
+        if dialer is not self.dialer:
+            self.dialer = dialer
+            for hop in self.hops.values():
+                hop.leave_connections()
+        if sharers != self._sharers:
+            self._sharers, self._limits = sharers, _NO_LIMITS
+            if self._route is not None:
+                self._obey(self._route)
+
     def stop(self) -> list[Job]:
-        """Begin nothing more; returns what was not begun."""
+        """Begin nothing more, until `obey`; returns what was not begun."""
         self.stopped = True
         waiting = [job for hop in self.hops.values() for job in hop.give_up()]
         self.hungry.clear()
@@ -274,6 +290,16 @@ class NextHop:
         self.idle.clear()
         return waiting
 
+    def leave_connections(self) -> None:
+        """Use no connection that is open for anything more."""
+        for connection in self.everyone:
+            connection.outdated = True
+        for connection in tuple(self.idle):
+            connection.quit()
+        self.idle.clear()
+        self._failure, self._paused_until = None, 0.0
+        self.pump()
+
     def sweep(self, now: float) -> bool:
         """End what is too slow, close what is kept too long. Returns whether the next hop is still of use."""
         for connection in tuple(self.everyone):
@@ -295,6 +321,7 @@ class NextHop:
         if not connection.quitting:
             if (
                 not path.stopped
+                and not connection.outdated
                 and sent < path.per_connection
                 and (path.connections <= path.limit or path.surplus <= 0)
                 and (not path.hungry or self._keep(connection))
@@ -309,6 +336,9 @@ class NextHop:
     def untouched(self, connection: Connection, job: Job) -> None:
         """See `Owner`."""
         del self.busy[connection]
+        if self.path.stopped:
+            self.path.desk.returned(job)
+            return
         job.moved = True
         self._waiting.appendleft(job)
         self._asked += 1
@@ -402,25 +432,30 @@ class NextHop:
             self._failed(Failure(answer))
 
     async def _open(self) -> None:
-        opened = await self.path.dialer.dial(self.route, self.path.turn)
+        dialer = self.path.dialer
+        opened = await dialer.dial(self.route, self.path.turn)
         self._dials.discard(asyncio.current_task())
-        if isinstance(opened, Failure):
-            self.path.count(-1)
-            self._failed(opened)
+        outdated = dialer is not self.path.dialer
+        if not isinstance(opened, Failure):
+            self._connected(opened, outdated)
+            return
+        self.path.count(-1)
+        if outdated:
+            self.pump()
         else:
-            self._connected(opened)
+            self._failed(opened)
 
-    def _connected(self, opened: Open) -> None:
+    def _connected(self, opened: Open, outdated: bool) -> None:
         desk = self.path.desk
         connection = Connection(
             self, opened.link, opened.offers, self.route.kind == "lmtp", desk.seconds, desk.block_seconds
         )
         connection.adopt(opened.transport)
-        self._failure, self._paused_until = None, 0.0
         self.everyone.add(connection)
-        if self.path.stopped:
+        if self.path.stopped or outdated:
             connection.quit()
             return
+        self._failure, self._paused_until = None, 0.0
         self.idle.append(connection)
         self.pump()
 

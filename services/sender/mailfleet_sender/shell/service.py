@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from mailfleet_core import metrics
 from mailfleet_core.bus import topics
 from mailfleet_core.bus.lag import Lag
-from mailfleet_core.bus.port import Bus, BusUnavailable, Membership
+from mailfleet_core.bus.port import Bus, BusUnavailable, Membership, Record
 from mailfleet_core.clock import Clock
 from mailfleet_core.dns.guard import InsideGuard
 from mailfleet_core.dns.port import Resolver
 from mailfleet_core.model import wire
 from mailfleet_core.model.reply import Answer
 from mailfleet_core.model.shards import site_of
-from mailfleet_core.settings import EgressSettings, SourceSettings
+from mailfleet_core.settings import EgressSettings
 from mailfleet_sender.decisions.lane import Epochs, Memory, without_outcome
 from mailfleet_sender.decisions.settle import settle
 from mailfleet_sender.settings import SenderSettings
@@ -61,8 +61,8 @@ class Sender:
         self._clock = clock
         self._settings = settings
         self._instance = instance
-        self._lane_table = egress.lanes()
-        self._sources = {source.name: source for source in egress.sources}
+        self._table = egress.table(bus.partitions(topics.DISPATCH))
+        self._from_log = egress.from_log
         self._routes = {route.name: route for route in egress.routes if route.name}
         self._resolver = resolver
         self._guard = InsideGuard(settings.allowed_inside)
@@ -83,7 +83,7 @@ class Sender:
         self._unwritten: list[_Writing] = []
         """Results whose append has not ended; one of them is watched, for appends end in company."""
         self._watched: asyncio.Future[int] | None = None
-        for name in self._sources:
+        for name in self._table.sources:
             for kind in (wire.SETTLED, wire.LOST, wire.NOT_ATTEMPTED):
                 metrics.ATTEMPTS.labels(name, kind)
         shortest = min(*self.seconds.values(), self.block_seconds, self.idle_seconds * 2)
@@ -99,11 +99,12 @@ class Sender:
         """See `Service.start`."""
         loop = asyncio.get_running_loop()
         known = loop.create_future()
-        self._tasks.append(loop.create_task(self._hear_epochs(known)))
+        self._tasks.append(loop.create_task(self._hear_control(known)))
         await known
         lag = Lag(self._bus, GROUP, topics.DISPATCH, self._positions)
         self._tasks += [loop.create_task(run) for run in (self._sweep(), self._commit(), lag.run())]
-        self._membership = await self._bus.join(GROUP, topics.DISPATCH, self._assigned, self._revoked)
+        only = frozenset(self._settings.lanes) or None
+        self._membership = await self._bus.join(GROUP, topics.DISPATCH, self._assigned, self._revoked, only)
         self._holding = self._membership
 
     async def drain(self) -> None:
@@ -122,8 +123,7 @@ class Sender:
         for number in sorted(numbers):
             held = self._lanes.get(number)
             if held is None or held.stopping:
-                source, sharers = self._lane_table.get(number, (None, 1))
-                self._lanes[number] = Lane(self._bus, self, number, source, sharers)
+                self._lanes[number] = Lane(self._bus, self, number)
 
     async def _revoked(self, numbers: frozenset[int]) -> None:
         await asyncio.gather(*(self._release(self._lanes[number]) for number in numbers if number in self._lanes))
@@ -166,7 +166,10 @@ class Sender:
         self._answer(job.lane, job.offsets, job.dispatch, without_outcome(job.dispatch, kind, self.now()))
 
     def _give_back(self, lane: Lane) -> None:
-        for job in [job for path in lane.paths.values() for job in path.stop()]:
+        self._hand_back(lane, [job for path in lane.paths.values() for job in path.stop()])
+
+    def _hand_back(self, lane: Lane, jobs: Sequence[Job]) -> None:
+        for job in jobs:
             self._close_job(job)
             if not lane.usurped:
                 result = without_outcome(job.dispatch, wire.NOT_ATTEMPTED, self.now())
@@ -187,11 +190,12 @@ class Sender:
         if (key in self._jobs or key in self._memory) and self._known(lane, offset, dispatch):
             return
         full = len(self._jobs) >= self._most_jobs
-        if dispatch.again or lane.stopping or full or dispatch.source not in self._sources:
+        if dispatch.again or lane.stopping or full or not self._table.takes(dispatch.source, lane.number):
             self._without(lane, offset, dispatch, wire.NOT_ATTEMPTED)
             return
         job = self._jobs[key] = Job(dispatch, lane, [offset], key)
-        (lane.paths.get(site_of(unit.site)) or self._path(lane, dispatch)).add(job)
+        where = (dispatch.source, site_of(unit.site))
+        (lane.paths.get(where) or self._path(lane, where)).add(job)
 
     def inherited(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> None:
         """An attempt that a former owner of the lane may have begun: in doubt, unless it was this process.
@@ -223,20 +227,35 @@ class Sender:
     def _without(self, lane: Lane, offset: int, dispatch: wire.Dispatch, kind: str) -> None:
         self._answer(lane, (offset,), dispatch, without_outcome(dispatch, kind, self.now()))
 
-    def _path(self, lane: Lane, dispatch: wire.Dispatch) -> EgressPath:
-        site = site_of(dispatch.unit.site)
-        dialer = self._dialer(self._sources[dispatch.source])
-        path = lane.paths[site] = EgressPath(self, dialer, site, dispatch.source, lane.sharers, lane.since)
+    def _path(self, lane: Lane, where: tuple[str, str]) -> EgressPath:
+        source, site = where
+        sharers = len(self._table.lanes(source))
+        path = lane.paths[where] = EgressPath(self, self._dialer(source), site, source, sharers, lane.since)
         return path
 
-    def _dialer(self, source: SourceSettings) -> Dialer:
-        dialer = self._dialers.get(source.name)
-        if dialer is None:
-            name = source.ehlo_name or socket.gethostname()
-            dialer = self._dialers[source.name] = Dialer(
-                self._settings, source, self._resolver, self._guard, self._routes, self._clock.jitter, name
+    def _dialer(self, name: str) -> Dialer:
+        source = self._table.sources[name]
+        dialer = self._dialers.get(name)
+        if dialer is None or _identity(dialer.source) != _identity(source):
+            ehlo_name = source.ehlo_name or socket.gethostname()
+            dialer = self._dialers[name] = Dialer(
+                self._settings, source, self._resolver, self._guard, self._routes, self._clock.jitter, ehlo_name
             )
         return dialer
+
+    # --- sources -------------------------------------------------------------------------------------------------
+    def _sources_changed(self) -> None:
+        """Obey what the log says of sources now: what may not be begun any more is given back, the rest goes the new way."""
+        for name in [name for name in self._dialers if name not in self._table.sources]:
+            del self._dialers[name]
+        for mistake in self._table.mistakes():
+            log.warning("a source cannot be used as it should be", extra={"why": mistake})
+        for lane in tuple(self._lanes.values()):
+            for (name, _), path in lane.paths.items():
+                if not self._table.takes(name, lane.number):
+                    self._hand_back(lane, path.stop())
+                elif not lane.stopping:
+                    path.obey(self._dialer(name), len(self._table.lanes(name)))
 
     # --- Desk ----------------------------------------------------------------------------------------------------
     def ended(
@@ -253,6 +272,10 @@ class Sender:
         metrics.ATTEMPT_SECONDS.note(now - job.started_at)
         self._close_job(job)
         self._answer(job.lane, job.offsets, dispatch, result)
+
+    def returned(self, job: Job) -> None:
+        """See `Desk`."""
+        self._hand_back(job.lane, (job,))
 
     def sure(self) -> bool:
         """See `Desk`."""
@@ -327,17 +350,30 @@ class Sender:
             self._watched.add_done_callback(self._written)
 
     # --- what runs beside ----------------------------------------------------------------------------------------
-    async def _hear_epochs(self, known: asyncio.Future[None]) -> None:
-        """Follow `epoch|…` in `mail.control`; `known` is done when all there was has been read."""
+    async def _hear_control(self, known: asyncio.Future[None]) -> None:
+        """Follow `epoch|…` and what there is of sources in `mail.control`; `known` is done when all there was has been
+        read."""
         key = f"read|sender|{self._instance}".encode()
         own = await patiently(lambda: self._bus.append(topics.CONTROL, 0, key, None))
         async for batch in self._bus.tail(topics.CONTROL, 0, 0):
+            changed = False
             for record in batch:
                 word, _, partition = record.key.partition(b"|")
                 if word == b"epoch" and partition.isdigit() and record.value:
                     self._epochs.heard(int(partition), int.from_bytes(record.value, "big"))
+                elif self._from_log:
+                    changed |= self._read_source(record)
                 if record.offset >= own and not known.done():
                     known.set_result(None)
+            if changed:
+                self._sources_changed()
+
+    def _read_source(self, record: Record) -> bool:
+        try:
+            return self._table.read(record.key, record.value)
+        except wire.Malformed as error:
+            log.error("a source cannot be read", extra={"key": repr(record.key), "error": str(error)})
+            return False
 
     def _positions(self) -> dict[int, int]:
         """Of the lanes held: up to where they are answered."""
@@ -346,7 +382,7 @@ class Sender:
     def _tell_metrics(self) -> None:
         for (source, kind), count in self._attempts.items():
             # A dispatch may name a source that is not ours; it makes no series of its own.
-            if source in self._sources:
+            if source in self._table.sources:
                 metrics.ATTEMPTS.labels(source, kind).inc(count)
         self._attempts.clear()
         metrics.ATTEMPT_SECONDS.tell()
@@ -367,6 +403,11 @@ class Sender:
             await asyncio.sleep(self._sweep_seconds)
             now = loop.time()
             for lane in tuple(self._lanes.values()):
-                for site, path in tuple(lane.paths.items()):
+                for where, path in tuple(lane.paths.items()):
                     if not path.sweep(now):
-                        del lane.paths[site]
+                        del lane.paths[where]
+
+
+def _identity(source: wire.Source) -> tuple[str, ...]:
+    """What a receiver sees of a source: who connects, and as whom."""
+    return source.address, source.address6, source.ehlo_name, source.proxy
