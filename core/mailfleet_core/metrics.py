@@ -95,12 +95,88 @@ DELIVERY_SECONDS = NotedHistogram(
     "mailfleet_delivery_seconds", "From accepted to delivered, per unit.", ("stream",), buckets=LATENCY_SECONDS
 )
 
+# --- fleet
+POOL_UNITS = Gauge(
+    "mailfleet_pool_units",
+    "Units of an egress pool that are in nobody's hands (waiting), and of them those that only a limit or a source holds "
+    "(ready).",
+    ("pool", "state"),
+)
+POOL_OLDEST_READY = Gauge(
+    "mailfleet_pool_oldest_ready_seconds",
+    "How long the oldest of the ready units of a pool is ready; else 0.",
+    ("pool",),
+)
+POOL_PER_SECOND = Gauge("mailfleet_pool_attempts_per_second", "Attempts begun, decaying over a minute.", ("pool",))
+SOURCE_SCORE = Gauge("mailfleet_source_score", "Reputation of a source over all sites, from 0 to 100.", ("source",))
+SOURCE_STATE = Gauge(
+    "mailfleet_source_state",
+    "The worst that a source is in at any site: 0 good, 1 watch, 2 slow, 3 quarantine.",
+    ("source",),
+)
+SOURCE_IN_FLIGHT = Gauge("mailfleet_source_in_flight", "Units in the hands of a source's senders.", ("source",))
+SOURCE_SENT_TODAY = Gauge(
+    "mailfleet_source_sent_today", "What counts against the day's cap of a source that warms up.", ("source",)
+)
+SOURCE_DAY_CAP = Gauge(
+    "mailfleet_source_day_cap",
+    "What the warm-up of a source allows today; no series: it warms up nowhere.",
+    ("source",),
+)
+TENANT_SCORE = Gauge("mailfleet_tenant_score", "Reputation of a tenant's mail, from 0 to 100.", ("tenant",))
+TENANT_COMPLAINTS = Gauge(
+    "mailfleet_tenant_complaint_ratio", "Complaints of a tenant's delivered mail, shrunk as in the score.", ("tenant",)
+)
+TROUBLES = Gauge(
+    "mailfleet_troubles",
+    "1 for each source at each site that back-off or reputation holds now (paused, slowed, probing, quarantine), the worst "
+    "200; an empty source or site is all of them.",
+    ("source", "site", "state"),
+)
+FLEET_PARTITIONS = Gauge(
+    "mailfleet_fleet_partitions",
+    "Queue partitions that these sums are of. Told by the owner of queue partition 0; else 0.",
+)
+
 # --- sender
 SENDER_CONNECTIONS = Gauge("mailfleet_sender_connections", "Connections open to receiving servers.", ("source",))
 ATTEMPTS = Counter("mailfleet_attempts_total", "Dispatches finished.", ("source", "kind"))
 ATTEMPT_SECONDS = NotedHistogram("mailfleet_attempt_seconds", "Length of one attempt.", buckets=LATENCY_SECONDS)
 INSIDE_ADDRESSES = Counter(
     "mailfleet_inside_addresses_refused_total", "Connections refused by the inside-address guard."
+)
+
+# --- operator
+OPERATOR_LEADING = Gauge(
+    "mailfleet_operator_leading", "1 in the operator that acts, 0 in those that stand by.", ("instance",)
+)
+OPERATOR_RECONCILES = Counter(
+    "mailfleet_operator_reconciles_total", "Looks at a resource, by how they ended: done, failed.", ("kind", "outcome")
+)
+OPERATOR_RECONCILE_SECONDS = Histogram(
+    "mailfleet_operator_reconcile_seconds", "Length of one look at a resource.", ("kind",), buckets=LATENCY_SECONDS
+)
+OPERATOR_QUEUED = Gauge("mailfleet_operator_queued", "Resources that wait to be looked at.")
+OPERATOR_API_CALLS = Counter("mailfleet_operator_api_calls_total", "Requests to the API server.", ("verb", "code"))
+OPERATOR_STATS_AGE = Gauge(
+    "mailfleet_operator_stats_age_seconds", "Age of the oldest statistics of a queue partition that decisions rest on."
+)
+OPERATOR_POOL_LANES = Gauge("mailfleet_operator_pool_lanes", "Lanes of a SenderPool: wanted, ready.", ("pool", "state"))
+OPERATOR_SOURCES = Gauge(
+    "mailfleet_operator_sources", "SendingIPs of a pool by state; pool is empty for spares.", ("pool", "state")
+)
+OPERATOR_CHECKS = Gauge(
+    "mailfleet_operator_source_check",
+    "Checks of a SendingIP: 1 passed, 0 failed; no series while unknown. EgressVerified: the address seen outside is its own.",
+    ("source", "check"),
+)
+OPERATOR_DECISIONS = Counter(
+    "mailfleet_operator_decisions_total",
+    "Changes of a pool's size and refusals of one, by reason.",
+    ("pool", "decision", "reason"),
+)
+OPERATOR_LIMITED = Gauge(
+    "mailfleet_operator_scaling_limited", "1 while a pool gets no more lanes for this reason.", ("pool", "reason")
 )
 
 # --- everywhere

@@ -28,6 +28,7 @@ from mailfleet_router.settings import RouterSettings
 from mailfleet_router.shell import concerned, counting, traffic
 from mailfleet_router.shell.audit import Auditor
 from mailfleet_router.shell.control import Control
+from mailfleet_router.shell.fleet_metrics import FleetMetrics
 from mailfleet_router.shell.hearing import Reading
 from mailfleet_router.shell.leasing import Leases
 from mailfleet_router.shell.owner import GROUP, Owner, Tools
@@ -79,6 +80,7 @@ class Router:
         self._settings = settings
         self._site_metrics = SiteMetrics(minute)
         self._auditor: Auditor | None = None
+        self._fleet_metrics: FleetMetrics | None = None
         self._splitter = Splitter(bus, policy)
         self._membership: Membership | None = None
         self._housekeeping: asyncio.Task[None] | None = None
@@ -122,6 +124,8 @@ class Router:
     def _assigned(self, partitions: frozenset[int]) -> None:
         for number in partitions:
             self.owners[number] = Owner(number, self._tools)
+        if 0 in partitions:
+            self._fleet_metrics = FleetMetrics(self._tools.bus, self._tools.clock)
         if 0 in partitions and self._settings.audit:
             self._auditor = Auditor(
                 self._tools.bus, self._tools.clock, self._settings.audit_grace_seconds, self._reading
@@ -134,6 +138,9 @@ class Router:
 
     async def _revoked(self, partitions: frozenset[int]) -> None:
         gone = [self.owners.pop(number) for number in partitions if number in self.owners]
+        if 0 in partitions and self._fleet_metrics is not None:
+            await self._fleet_metrics.stop()
+            self._fleet_metrics = None
         if 0 in partitions and self._auditor is not None:
             await self._auditor.stop()
             self._auditor = None
