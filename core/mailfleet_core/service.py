@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -45,6 +45,19 @@ class Context:
     """HTTP pages of the service, beside /healthz, /readyz and /metrics."""
 
 
+@dataclass(slots=True)
+class Alone:
+    """What a service is given that does not know the log."""
+
+    name: str
+    instance: str
+    settings: SettingsFile
+    clock: Clock
+    routes: list[web.RouteDef] = field(default_factory=list)
+    drain_seconds: float = 30.0
+    """Longest that `Service.drain` may take."""
+
+
 class Service(Protocol):
     """A service once built."""
 
@@ -60,6 +73,7 @@ class Service(Protocol):
 
 
 Build = Callable[[Context], Service]
+BuildAlone = Callable[[Alone], Service]
 DRAIN_SECONDS = 30.0
 EVERYWHERE = ("0.0.0.0", "::")
 """Addresses to listen at that nobody can connect to."""
@@ -74,6 +88,17 @@ class Pages(NamedTuple):
 
 def main(name: str, build: Build, arguments: list[str] | None = None) -> None:
     """The body of `python -m mailfleet_<name>`."""
+    _main(name, lambda file, instance, pages: run(name, build, file, instance, pages), arguments)
+
+
+def main_alone(name: str, build: BuildAlone, arguments: list[str] | None = None) -> None:
+    """The same for a service that does not know the log."""
+    _main(name, lambda file, instance, pages: run_alone(name, build, file, instance, pages), arguments)
+
+
+def _main(
+    name: str, run_it: Callable[[SettingsFile, str, Pages], Coroutine[None, None, None]], arguments: list[str] | None
+) -> None:
     parser = argparse.ArgumentParser(prog=f"mailfleet_{name}")
     parser.add_argument("--config", default=os.environ.get("MAILFLEET_CONFIG"), help="the settings file (TOML)")
     parser.add_argument("--instance", default=socket.gethostname(), help="name of this process, stable over restarts")
@@ -89,7 +114,7 @@ def main(name: str, build: Build, arguments: list[str] | None = None) -> None:
         # What is imported stays; looking for cycles every 700 objects costs a service between a twentieth and a tenth.
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
-        uvloop.run(run(name, build, file, options.instance, Pages(options.http, options.announce)))
+        uvloop.run(run_it(file, options.instance, Pages(options.http, options.announce)))
     except SettingsError as error:
         sys.exit(f"mailfleet {name}: {error}")
     except (BusUnavailable, UnsafeDurability) as error:
@@ -98,10 +123,7 @@ def main(name: str, build: Build, arguments: list[str] | None = None) -> None:
 
 async def run(name: str, build: Build, file: SettingsFile, instance: str, pages: Pages) -> None:
     """Run one service until SIGTERM or SIGINT, then drain it."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = _stopping()
     bus_settings = file.section("bus", BusSettings)
     bus = open_bus(bus_settings, name)
     await bus.start()
@@ -114,27 +136,57 @@ async def run(name: str, build: Build, file: SettingsFile, instance: str, pages:
         log.info("ready", extra={"instance": instance})
         await _announce(context, runner, pages.announce)
         await stop.wait()
-        log.info("draining", extra={"instance": instance})
-        try:
-            await asyncio.wait_for(service.drain(), DRAIN_SECONDS)
-        except TimeoutError:
-            log.error("drain took longer than %d s; what is left is done by the next owner", DRAIN_SECONDS)
+        await _drain(service, instance, DRAIN_SECONDS)
     finally:
         await runner.cleanup()
         await bus.close()
 
 
-async def _serve_http(context: Context, service: Service, bus: Bus, http: str) -> web.AppRunner:
+async def run_alone(name: str, build: BuildAlone, file: SettingsFile, instance: str, pages: Pages) -> None:
+    """Run one service that does not know the log until SIGTERM or SIGINT, then drain it."""
+    stop = _stopping()
+    context = Alone(name, instance, file, SystemClock())
+    service = build(context)
+    runner = await _serve_http(context, service, None, pages.http)
+    try:
+        await service.start()
+        log.info("ready", extra={"instance": instance})
+        await stop.wait()
+        await _drain(service, instance, context.drain_seconds)
+    finally:
+        await runner.cleanup()
+
+
+def _stopping() -> asyncio.Event:
+    """Set when the process is asked to end."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _drain(service: Service, instance: str, seconds: float) -> None:
+    log.info("draining", extra={"instance": instance})
+    try:
+        await asyncio.wait_for(service.drain(), seconds)
+    except TimeoutError:
+        log.error("drain took longer than %d s; what is left is done by the next owner", seconds)
+
+
+async def _serve_http(context: Context | Alone, service: Service, bus: Bus | None, http: str) -> web.AppRunner:
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"service": context.name, "instance": context.instance, "alive": True})
 
     async def readyz(_: web.Request) -> web.Response:
-        ready = service.ready and bus.healthy
-        return web.json_response({"ready": ready, "bus": bus.healthy}, status=200 if ready else 503)
+        log_answers = bus is None or bus.healthy
+        ready = service.ready and log_answers
+        told = {"ready": ready} if bus is None else {"ready": ready, "bus": log_answers}
+        return web.json_response(told, status=200 if ready else 503)
 
     async def metrics_page(_: web.Request) -> web.Response:
-        metrics.BUS_IN_FLIGHT.set(bus.in_flight_bytes)
-        metrics.BUS_HEALTHY.set(bus.healthy)
+        if bus is not None:
+            metrics.BUS_IN_FLIGHT.set(bus.in_flight_bytes)
+            metrics.BUS_HEALTHY.set(bus.healthy)
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     application = web.Application()

@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge
 from mailfleet_core import metrics
 from mailfleet_core.bus.port import Bus
 from mailfleet_core.clock import Clock
+from mailfleet_core.tls import Certificates
 from mailfleet_ingest.decisions import reply
 from mailfleet_ingest.decisions.admission import Admission, Network
 from mailfleet_ingest.decisions.deadlines import Deadlines
@@ -18,7 +19,6 @@ from mailfleet_ingest.decisions.policy import Policy
 from mailfleet_ingest.decisions.reply import Reply
 from mailfleet_ingest.shell.acceptance import Acceptance
 from mailfleet_ingest.shell.authenticator import Authenticator
-from mailfleet_ingest.shell.certificates import Certificates
 
 if TYPE_CHECKING:
     from mailfleet_ingest.shell.connection import Connection

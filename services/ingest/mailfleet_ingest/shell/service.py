@@ -13,6 +13,7 @@ from mailfleet_core import metrics
 from mailfleet_core import settings as core_settings
 from mailfleet_core.service import Context
 from mailfleet_core.settings import BusSettings, SettingsError
+from mailfleet_core.tls import Certificates
 from mailfleet_ingest.decisions.admission import Admission, Network, networks
 from mailfleet_ingest.decisions.deadlines import Deadlines
 from mailfleet_ingest.decisions.headers import campaign_mark
@@ -22,7 +23,6 @@ from mailfleet_ingest.shell import credential_file
 from mailfleet_ingest.shell.acceptance import Acceptance
 from mailfleet_ingest.shell.authenticator import Authenticator, Book
 from mailfleet_ingest.shell.careful import CarefulServer
-from mailfleet_ingest.shell.certificates import Certificates
 from mailfleet_ingest.shell.connection import Connection
 from mailfleet_ingest.shell.hub import Hub, Listener
 from mailfleet_ingest.shell.sites import Sites
@@ -179,7 +179,9 @@ class Ingest:
         if not settings.certificate_file:
             return None
         weak = self._settings.allow_weak_tls
-        return Certificates(settings.certificate_file, settings.key_file, self._context.clock, weak=weak)
+        return Certificates(
+            settings.certificate_file, settings.key_file, self._context.clock, section="[[ingest.listeners]]", weak=weak
+        )
 
     def _identity(self, settings: ListenerSettings) -> Identity:
         if settings.stream not in self._expiry:

@@ -1,4 +1,4 @@
-"""TLS of a listener: one context, into which changed certificate files are loaded."""
+"""TLS of a listener: a context for each new connection, with the certificate as its files are now."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ LOOK_SECONDS = 3.0
 class Certificates:
     """Gives new connections a context with the certificate as the files are now."""
 
-    def __init__(self, certificate: str, key: str, clock: Clock, *, weak: bool = False) -> None:
+    def __init__(self, certificate: str, key: str, clock: Clock, *, section: str, weak: bool = False) -> None:
+        """`section`: of the settings that name the files. Raises SettingsError."""
         self._files = (Path(certificate), Path(key or certificate))
         self._clock = clock
         self._weak = weak
+        self._section = section
         self._looked_at = clock.monotonic()
         self._stamp = self._stat()
         self._context = self._fresh()
         try:
             self._load(self._context)
         except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"[[ingest.listeners]] certificate_file {certificate}: {error}") from error
+            raise SettingsError(f"{self._section} certificate_file {certificate}: {error}") from error
 
     def context(self) -> ssl.SSLContext:
         """The context for the next connection; looks at the files at most every three seconds."""
