@@ -5,6 +5,7 @@ from __future__ import annotations
 from mailfleet_cli.settings import RunSettings
 from mailfleet_core import settings
 from mailfleet_core.settings import Section
+from mailfleet_egress.settings import EgressProxySettings
 from mailfleet_ingest.settings import IngestSettings, ListenerSettings
 from mailfleet_router.settings import RouterSettings
 from mailfleet_sender.settings import SenderSettings
@@ -18,6 +19,7 @@ SECTION_TYPES: dict[str, type[Section]] = {
     "[router]": RouterSettings,
     "[sender]": SenderSettings,
     "[egress]": settings.EgressSection,
+    "[egress_proxy]": EgressProxySettings,
     "[run]": RunSettings,
     "[[source]]": settings.SourceSettings,
     "[[pool]]": settings.PoolSettings,

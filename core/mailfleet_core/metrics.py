@@ -179,6 +179,23 @@ OPERATOR_LIMITED = Gauge(
     "mailfleet_operator_scaling_limited", "1 while a pool gets no more lanes for this reason.", ("pool", "reason")
 )
 
+# --- egress proxy
+EGRESS_CONNECTIONS = Gauge("mailfleet_egress_connections", "Connections open from a source.", ("source",))
+EGRESS_OPENED = Counter("mailfleet_egress_opened_total", "Connections that came about.", ("source",))
+EGRESS_BYTES = Counter(
+    "mailfleet_egress_bytes_total", "Bytes moved, `out` to destinations or `in` from them.", ("source", "direction")
+)
+EGRESS_REFUSALS = Counter(
+    "mailfleet_egress_refusals_total", "Clients that were refused or ended by the proxy.", ("reason",)
+)
+EGRESS_CONNECT_FAILURES = Counter(
+    "mailfleet_egress_connect_failures_total", "Destinations that could not be connected to.", ("source", "reason")
+)
+EGRESS_CONNECT_SECONDS = Histogram(
+    "mailfleet_egress_connect_seconds", "Until a destination was connected to, or was not.", buckets=LATENCY_SECONDS
+)
+EGRESS_PLUMBED = Gauge("mailfleet_egress_address_plumbed", "1 while the address is on this machine.", ("source",))
+
 # --- everywhere
 AUDIT_OVERDUE = Gauge(
     "mailfleet_audit_overdue_recipients", "Accepted recipients without a terminal state beyond their expiry; must be 0."

@@ -19,7 +19,21 @@ import msgspec
 from mailfleet_core.model.sources import Table
 from mailfleet_core.model.wire import Source
 
-SECTIONS = ("bus", "logs", "dns", "ingest", "router", "sender", "egress", "run", "source", "pool", "route", "stream")
+SECTIONS = (
+    "bus",
+    "logs",
+    "dns",
+    "ingest",
+    "router",
+    "sender",
+    "egress",
+    "egress_proxy",
+    "run",
+    "source",
+    "pool",
+    "route",
+    "stream",
+)
 """Top-level names of the file; the last four are arrays of tables."""
 
 
