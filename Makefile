@@ -12,9 +12,9 @@ UV := .tools/uv-$(UV_VERSION)/bin/uv
 UV_TRUST := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),--system-certs)
 RUN_ARGS ?=
 PYTEST_ARGS ?=
-SOURCES := core services cli tests $(wildcard bench)
+SOURCES := core services cli images tests $(wildcard bench)
 
-.PHONY: help setup run test check test-unit test-contract test-simulation test-integration ledger limits bench simulate-day servers docs format clean
+.PHONY: help setup run test check images test-unit test-contract test-simulation test-integration ledger limits bench simulate-day servers docs format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ limits: setup servers ## no limit exceeded: receivers that count and block, rout
 
 simulate-day: setup ## a day of 5 million mails in virtual time, with automation and without (long)
 	@PYTHONPATH=tests $(BIN)/python -m simulation.day --into docs/simulated-day $(DAY_ARGS)
+
+images: setup ## images of this checkout as OCI archives in build/images, without a registry (root and mmdebstrap)
+	@PYTHONPATH=images $(BIN)/python -m mailfleet_images --uv $(UV) $(IMAGES_ARGS)
 
 bench: setup servers ## speed, in ratios to Postfix, Exim and Haraka on this machine
 	@$(BIN)/python bench/bench_delivery.py $(BENCH_ARGS)

@@ -22,7 +22,10 @@ kube-controller-manager|$kubernetes|kubernetes|k8s.io/kubernetes/cmd/kube-contro
 kube-scheduler|$kubernetes|kubernetes|k8s.io/kubernetes/cmd/kube-scheduler|$stamps
 kube-proxy|$kubernetes|kubernetes|k8s.io/kubernetes/cmd/kube-proxy|$stamps
 kubelet|$kubernetes|kubernetes|k8s.io/kubernetes/cmd/kubelet|$stamps
-helm-unittest|1.1.2|-|github.com/helm-unittest/helm-unittest/cmd/helm-unittest|
+kubectl|$kubernetes|kubernetes|k8s.io/kubernetes/cmd/kubectl|$stamps
+coredns|1.12.4|coredns|.|
+pause|1|pause|.|
+helm-unittest|1.1.2|helm-unittest|github.com/helm-unittest/helm-unittest/cmd/helm-unittest|
 kubeconform|0.7.0|-|github.com/yannh/kubeconform/cmd/kubeconform|
 kube-score|1.20.0|-|github.com/zegl/kube-score/cmd/kube-score|-X main.version=v1.20.0
 END

@@ -113,7 +113,7 @@ class KafkaBroker:
 
     def start(self) -> None:
         """Start the broker and wait until it answers."""
-        jars = _jars()
+        lib = jars()
         self.directory.mkdir(parents=True, exist_ok=True)
         properties = self.directory / "server.properties"
         text = PROPERTIES.format(controller=self.controller, port=self.port, advertised=self.advertised, data=self.data)
@@ -121,11 +121,11 @@ class KafkaBroker:
         if not (self.data / "meta.properties").exists():
             users = self.secured.users if self.secured else ()
             _java(
-                jars, "kafka.tools.StorageTool", "format", "-t", "bWFpbGZsZWV0LXRlc3RzLQ", "-c", str(properties), *users
+                lib, "kafka.tools.StorageTool", "format", "-t", "bWFpbGZsZWV0LXRlc3RzLQ", "-c", str(properties), *users
             )
         with (self.directory / "kafka.log").open("ab") as output:
             self.process = subprocess.Popen(
-                ["java", *QUICK_START, "-cp", f"{jars}/*",
+                ["java", *QUICK_START, "-cp", f"{lib}/*",
                  "kafka.Kafka", str(properties)], stdout=output, stderr=output, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         self._await_answer()
@@ -162,18 +162,19 @@ def kafka_broker(
         broker.kill()
 
 
-def _jars() -> Path:
+def jars() -> Path:
+    """The directory of Kafka's jars; fetched the first time. Without mvn the test is left out."""
     if not all(map(shutil.which, ("java", "mvn"))):
         _install()
-    jars = KAFKA / "lib"
-    if not jars.exists():
+    found = KAFKA / "lib"
+    if not found.exists():
         KAFKA.mkdir(parents=True, exist_ok=True)
         (KAFKA / "pom.xml").write_text(POM)
         arriving = KAFKA / "arriving"
         _run("mvn", "-q", "-B", "-f", str(KAFKA / "pom.xml"), "dependency:copy-dependencies",
              f"-DoutputDirectory={arriving}", "-DincludeScope=runtime")  # fmt: skip
-        arriving.rename(jars)
-    return jars
+        arriving.rename(found)
+    return found
 
 
 def _install() -> None:

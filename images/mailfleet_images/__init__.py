@@ -1,0 +1,1 @@
+"""Builds Mailfleet's images without a registry and without a container daemon."""
