@@ -12,7 +12,7 @@ UV := .tools/uv-$(UV_VERSION)/bin/uv
 UV_TRUST := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),--system-certs)
 RUN_ARGS ?=
 PYTEST_ARGS ?=
-SOURCES := core services cli images tests $(wildcard bench)
+SOURCES := core services operator cli images tests $(wildcard bench)
 
 .PHONY: help setup run test check images test-unit test-contract test-simulation test-integration ledger limits bench simulate-day servers docs format clean
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+
 from mailfleet_cli.settings import RunSettings
 from mailfleet_core import settings
 from mailfleet_core.settings import Section
@@ -27,3 +30,7 @@ SECTION_TYPES: dict[str, type[Section]] = {
     "[[stream]]": settings.StreamSettings,
 }
 """Header in the file → type, in the order of `docs/settings.md`."""
+
+# The operator is a program of its own with large libraries, and is not everywhere where the command is.
+with contextlib.suppress(ModuleNotFoundError):
+    SECTION_TYPES["[operator]"] = importlib.import_module("mailfleet_operator.settings").OperatorSettings

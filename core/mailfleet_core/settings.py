@@ -26,6 +26,7 @@ SECTIONS = (
     "ingest",
     "router",
     "sender",
+    "operator",
     "egress",
     "egress_proxy",
     "run",

@@ -127,6 +127,11 @@ class DnspythonResolver:
             await self._together("addresses", name, self._ask_addresses, self._addresses) if answer is None else answer
         )
 
+    async def records(self, domain: str, kind: str) -> tuple[str, ...]:
+        """The records of a name as text, asked anew each time; empty when there are none. Raises DnsTemporary."""
+        records, _, _ = await self._question(domain, kind)
+        return tuple(record.to_text() for record in records)
+
     async def _together(
         self, kind: str, name: str, ask: Callable[[str], Awaitable[tuple[V, float]]], cache: TtlCache[V]
     ) -> V:

@@ -57,6 +57,10 @@ class Door:
             line.close()
             raise
 
+    async def try_source(self, source: str) -> None:
+        """See whether the proxy takes the source, and go no further. Raises ProxyFailed."""
+        (await self._bound(source)).close()
+
     async def _bound(self, source: str) -> _Line:
         """A conversation in which the proxy has taken the source: the first of all its addresses where that succeeds."""
         try:

@@ -65,7 +65,7 @@ async def seen(
     try:
         async with asyncio.timeout(seconds):
             sock = await _connected(door, source, address, int(port))
-            return await _ask(sock, ehlo_name)
+            return await asked(sock, ehlo_name)
     except ProxyFailed as error:
         return Seen("", f"proxy: {error}", error.stage < Stage.CONNECT)
     except TimeoutError:
@@ -95,7 +95,8 @@ async def _connected(door: Door | None, source: str, address: str, port: int) ->
     return sock
 
 
-async def _ask(sock: socket.socket, ehlo_name: str) -> Seen:
+async def asked(sock: socket.socket, ehlo_name: str) -> Seen:
+    """Which address the server at the other end of a connection says it sees. Closes the connection. Raises OSError."""
     reader, writer = await asyncio.open_connection(sock=sock, limit=LONGEST_LINE)
     try:
         greeting = await _reply(reader)

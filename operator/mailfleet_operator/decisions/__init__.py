@@ -1,0 +1,1 @@
+"""What the operator decides: values and time in, values out."""

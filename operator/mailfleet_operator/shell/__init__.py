@@ -1,0 +1,1 @@
+"""What the operator does: Kubernetes, the log, the DNS, the webhook."""
