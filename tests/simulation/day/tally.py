@@ -47,7 +47,11 @@ class Tally(Heard):
         self._arrived = [[0] * len(scenario.campaigns) for _ in self.names]
         self._got = [[0] * len(scenario.campaigns) for _ in self.names]
         self._backlog = [[0] * len(scenario.campaigns) for _ in self.names]
-        self._bulk = [number for number, campaign in enumerate(scenario.campaigns) if campaign.stream == "bulk"]
+        self._bulk: dict[str, list[int]] = defaultdict(list)
+        """Pool → campaigns of bulk mail: tenants with sources of their own have nothing to share."""
+        for number, campaign in enumerate(scenario.campaigns):
+            if campaign.stream == "bulk":
+                self._bulk[campaign.pool].append(number)
         self._burst = _burst(scenario)
         self._outages = {
             self.names.index(incident.provider): incident.span[1] for incident in scenario.incidents if incident.refuses
@@ -137,22 +141,27 @@ class Tally(Heard):
                 self.counts[f"before the outage at {name}"] = self.before_outage.get(name, 0)
 
     def _measure_fairness(self) -> None:
-        """Between bulk tenants at sites that had more than they could take, against the max-min fair shares."""
+        """Between bulk tenants of a pool at sites that had more than they could take, against the max-min fair shares."""
         for index, name in enumerate(self.names[:-1]):
-            demands, got = {}, {}
-            for campaign in self._bulk:
-                tenant = self.tenants[campaign]
-                demand = self._backlog[index][campaign] + self._arrived[index][campaign]
-                demands[tenant] = demands.get(tenant, 0) + demand
-                got[tenant] = got.get(tenant, 0) + self._got[index][campaign]
-            wanted = {tenant: demand for tenant, demand in demands.items() if demand >= 10}
-            total = sum(got[tenant] for tenant in wanted)
-            if len(wanted) > 1 and total >= 10 and total < sum(wanted.values()) * 0.8:
-                shares = max_min(wanted, total)
-                self.fair[name].append(jain(got[tenant] / shares[tenant] for tenant in wanted))
+            for campaigns in self._bulk.values():
+                self.fair[name] += self._fairness(index, campaigns)
         self._backlog = [list(row) for row in self.queued]
         self._arrived = [[0] * len(row) for row in self.queued]
         self._got = [[0] * len(row) for row in self.queued]
+
+    def _fairness(self, index: int, campaigns: list[int]) -> list[float]:
+        demands: Counter[str] = Counter()
+        got: Counter[str] = Counter()
+        for campaign in campaigns:
+            tenant = self.tenants[campaign]
+            demands[tenant] += self._backlog[index][campaign] + self._arrived[index][campaign]
+            got[tenant] += self._got[index][campaign]
+        wanted = {tenant: demand for tenant, demand in demands.items() if demand >= 10}
+        total = sum(got[tenant] for tenant in wanted)
+        if len(wanted) < 2 or not 10 <= total < sum(wanted.values()) * 0.8:
+            return []
+        shares = max_min(wanted, total)
+        return [jain(got[tenant] / shares[tenant] for tenant in wanted)]
 
     def parts(self) -> dict[str, Any]:
         """What there is to add up, as plain values."""

@@ -6,6 +6,7 @@ per_second × w + burst, where each counts at the instant it left (`left_at`), n
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 _SLACK_SECONDS = 1e-6
@@ -45,7 +46,12 @@ def take(paid_at: float, rate: Rate, now: float) -> tuple[float, float]:
     """The state after taking one and 0.0, or the same state and the seconds after which taking one succeeds."""
     if seconds := wait(paid_at, rate, now):
         return paid_at, seconds
-    return (max(paid_at, now) + 1.0 / rate.per_second if rate.per_second > 0 else now), 0.0
+    if rate.per_second <= 0:
+        return now, 0.0
+    begin, period = max(paid_at, now), 1.0 / rate.per_second
+    paid = begin + period
+    # Rounded down a little each time, ten thousand messages in a row would be one too many.
+    return (paid if paid - begin >= period else math.nextafter(paid, math.inf)), 0.0
 
 
 def left_at(paid_at: float, rate: Rate, count: int, at: float) -> float:

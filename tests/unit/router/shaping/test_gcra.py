@@ -1,12 +1,14 @@
 """Token buckets as one instant."""
 
 import math
+from fractions import Fraction
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailfleet_router.decisions.shaping import gcra
+from mailfleet_sender.decisions import throttle
 
 rates = st.floats(1e-3, 5e3)
 bursts = st.floats(0.0, 50.0)
@@ -130,3 +132,15 @@ def test_reservations_may_go_one_interval_after_another(rate, burst, now, count)
 def test_without_a_burst_a_tenth_of_a_second_goes_at_once_and_at_least_one_message():
     assert gcra.default_burst(1000.0) == 100.0
     assert gcra.default_burst(0.5) == 1.0
+
+
+@pytest.mark.parametrize(
+    "take", [lambda at, rate: gcra.take(at, rate, 1.0, at), lambda at, rate: throttle.take(at, throttle.Rate(rate), at)]
+)
+@given(rate=st.floats(0.01, 10_000.0))
+def test_rounding_does_not_add_up_to_a_message_however_many_there_were(take, rate):
+    begin = at = 1_795_000_000.0
+    for _ in range(300):
+        at, wait = take(at, rate)
+        assert not wait
+    assert Fraction(at) - Fraction(begin) >= 300 / Fraction(rate) * (1 - Fraction(1, 10**12))

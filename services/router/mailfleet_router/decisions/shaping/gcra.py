@@ -61,4 +61,7 @@ def changed(state: float, old: float, new: float, now: float) -> float:
 
 
 def _one_more(state: float, rate: float, now: float) -> float:
-    return max(state, now) + 1.0 / max(rate, LEAST_RATE)
+    begin, period = max(state, now), 1.0 / max(rate, LEAST_RATE)
+    paid = begin + period
+    # Rounded down a little each time, ten thousand messages in a row would be one too many.
+    return paid if paid - begin >= period else math.nextafter(paid, math.inf)

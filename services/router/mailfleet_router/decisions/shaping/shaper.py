@@ -151,7 +151,7 @@ class Shaper(Ways):
         """A way whose pause is over: one unit tries it, or it would never be found out that it is open again."""
         for source, _ in pool.members:
             scope = at.sources.get(source)
-            blocked = site_health.standing(at.health, source, now).kind == site_health.BLOCKED
+            blocked = at.health.failing and site_health.standing(at.health, source, now).kind == site_health.BLOCKED
             if (scope is not None and scope.state.probing) or blocked:
                 path = self.path(site, facts, source)
                 if not path.in_flight and path.warm is None and self._free(path, at, facts, now) <= now:
@@ -169,7 +169,7 @@ class Shaper(Ways):
         for counter in path.gates if at is None and not self.wide.sources else self._counters(path, at, facts):
             shared = isinstance(counter, Gate) and counter.spans
             free = max(free, self._shared(counter, now) if shared else counter.free_at(now))  # type: ignore[arg-type]
-        if at is not None and at.health is not _HEALTHY:
+        if at is not None and at.health.failing:
             standing = site_health.standing(at.health, path.facts.source, now)
             if standing.kind != ALIVE:
                 free = max(free, standing.wait_until or (math.inf if path.in_flight else 0.0))
@@ -206,6 +206,8 @@ class Shaper(Ways):
     def _option(self, site: SiteShape, facts: Facts, at: AtSite | None, member: tuple[str, int], now: float) -> Option:
         source, weight = member
         path = self.path(site, facts, source)
+        if path.closed is not None and path.closed_until - LEASE_SECONDS <= now < path.closed_until:
+            return path.closed
         free = self._free(path, at, facts, now)
         state = self._standing(path)
         allowance, more_at = UNLIMITED, 0.0
@@ -213,10 +215,18 @@ class Shaper(Ways):
             path.warm.turn(now, state >= reputation.SLOW)
             self._want(path.warm, now)
             allowance, more_at = path.warm.allowance(now), path.warm.more_at(now)
-        return Option(
+        option = Option(
             source, weight, allowance, more_at, self.learned.standings.score("source|site", source, site.name),
             state == reputation.QUARANTINE, free if free > now else 0.0, "waits for its limits" if free > now else "",
         )  # fmt: skip
+        if now < free < math.inf and path.warm is None and path.paced and self._unlearned(path, at, facts):
+            path.closed, path.closed_until = option, min(free, now + LEASE_SECONDS)
+        return option
+
+    def _unlearned(self, path: Path, at: AtSite | None, facts: Facts) -> bool:
+        """Has no reply anything to say about this way?"""
+        reached = at is None or not at.health.failing
+        return reached and len(self._counters(path, at, facts)) == len(path.gates)
 
     def _whole(self, site: SiteShape, at: AtSite, facts: Facts, now: float) -> Wait | None:
         """What holds a unit whatever its source: its tenant or its domain is paused here."""
@@ -251,6 +261,3 @@ def _opens_at(option: Option, now: float) -> float:
     """When a source may go again, by all that holds it; infinite: when a unit comes back."""
     at = max(option.excluded_until, option.more_at if option.allowance <= 0 else 0.0)
     return at if at > now else now + LOOK_AGAIN_SECONDS
-
-
-_HEALTHY = site_health.SiteHealth()

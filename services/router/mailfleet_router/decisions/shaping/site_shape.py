@@ -10,7 +10,7 @@ from mailfleet_core.model.wire import Route
 from mailfleet_router.decisions.shaping.gate import Gate
 from mailfleet_router.decisions.shaping.limits import Values
 from mailfleet_router.decisions.shaping.pace import Pace
-from mailfleet_router.decisions.shaping.selection import Selector
+from mailfleet_router.decisions.shaping.selection import Option, Selector
 from mailfleet_router.decisions.shaping.standings import Stand
 from mailfleet_router.decisions.shaping.values import Facts
 from mailfleet_router.decisions.shaping.warming import Warm
@@ -26,7 +26,8 @@ class Path:
     """One source at one site, for mail that the limits treat alike."""
 
     __slots__ = (
-        "_base", "_route", "_scaled", "facts", "gates", "in_flight", "lanes", "narrow", "turn", "values", "warm", "window",
+        "_base", "_route", "_scaled", "closed", "closed_until", "facts", "gates", "in_flight", "lanes", "narrow", "turn",
+        "values", "warm", "window",
     )  # fmt: skip
 
     def __init__(
@@ -47,8 +48,16 @@ class Path:
         if values.message_rate is not None:
             self.window = min(self.window, max(1, math.ceil(values.message_rate * WINDOW_SECONDS)))
         self.narrow = any(gate.narrow for gate in gates)
+        self.closed: Option | None = None
+        """What it was when its rates let nothing go, which holds until then."""
+        self.closed_until = -math.inf
         self._base: Route | None = None
         self._route: Route | None = None
+
+    @property
+    def paced(self) -> bool:
+        """Does nothing but rates of our own hold its mail? Then it is known when the next may go, whoever asks."""
+        return all(gate.in_flight < gate.window and not (gate.spans or gate.suspend) for gate in self.gates)
 
     def lane(self) -> int:
         """The next lane of the source."""
