@@ -12,9 +12,9 @@ UV := .tools/uv-$(UV_VERSION)/bin/uv
 UV_TRUST := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),--system-certs)
 RUN_ARGS ?=
 PYTEST_ARGS ?=
-SOURCES := core services operator cli images tests $(wildcard bench)
+SOURCES := core services operator cli images monitoring tests $(wildcard bench)
 
-.PHONY: help setup run test check images test-unit test-contract test-simulation test-integration ledger limits bench simulate-day servers docs format clean
+.PHONY: help setup run test check images test-unit test-contract test-simulation test-integration ledger limits bench simulate-day servers docs dashboards format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,9 +75,13 @@ check: setup ## format, lint, types, who imports whom, stale documents
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m mailfleet_cli.documents --check docs
+	@PYTHONPATH=monitoring $(BIN)/python -m mailfleet_monitoring --check
 
 docs: setup ## write what is generated in docs/ anew: references, tables, pictures, what commands print
 	@$(BIN)/python -m mailfleet_cli.documents docs
+
+dashboards: setup ## write Grafana's dashboards into the chart
+	@PYTHONPATH=monitoring $(BIN)/python -m mailfleet_monitoring
 
 format: setup ## let ruff write the code its way
 	@$(BIN)/ruff format $(SOURCES)

@@ -147,9 +147,7 @@ INSIDE_ADDRESSES = Counter(
 )
 
 # --- operator
-OPERATOR_LEADING = Gauge(
-    "mailfleet_operator_leading", "1 in the operator that acts, 0 in those that stand by.", ("instance",)
-)
+OPERATOR_LEADING = Gauge("mailfleet_operator_leading", "1 in the operator that acts, 0 in those that stand by.")
 OPERATOR_RECONCILES = Counter(
     "mailfleet_operator_reconciles_total", "Looks at a resource, by how they ended: done, failed.", ("kind", "outcome")
 )

@@ -9,7 +9,7 @@ export DEBIAN_FRONTEND=noninteractive
 packages=(
   postfix dovecot-core dovecot-imapd dovecot-lmtpd knot swaks curl openssl iptables iproute2 e2fsprogs util-linux
   libnet-ssleay-perl libio-socket-ssl-perl libmail-deliverystatus-bounceparser-perl
-  libidn12 libgnutls-dane0 libevent-2.1-7 libdb5.3 libnsl2 libpcre2-8-0
+  prometheus libidn12 libgnutls-dane0 libevent-2.1-7 libdb5.3 libnsl2 libpcre2-8-0
 )
 unpacked=(exim4-daemon-light opensmtpd)
 modules=(nodemailer@10.6.0 mailparser@3.9.1)

@@ -91,6 +91,9 @@ IDLE = reply("421 4.4.2 Timeout", "idle")
 TOO_SLOW = reply("421 4.4.2 Too slow", "too_slow")
 TOO_MANY_CONNECTIONS = reply("421 4.7.0 Too many connections", "connections")
 
+OUR_FAULT = (CONTENT_TROUBLE, OVERLOADED, TROUBLE, AUTH_BUSY)
+"""Refusals of what we should have taken."""
+
 
 def greeting(hostname: str) -> Reply:
     """The banner; it names no product and no version."""

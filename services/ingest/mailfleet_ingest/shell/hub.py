@@ -44,6 +44,11 @@ class Hub:
     """Set when a connection ends."""
     _rejections: dict[Reply, Counter] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # From the start, or the first refusals would be no change: a counter that appears with 7 has not grown.
+        for each in reply.OUR_FAULT:
+            self._rejections[each] = metrics.REJECTIONS.labels(each.code, each.reason)
+
     def refusal(self) -> Reply | None:
         """The answer to MAIL while no mail can be taken."""
         if self.draining:

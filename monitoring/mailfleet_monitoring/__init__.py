@@ -1,0 +1,1 @@
+"""Grafana dashboards as Python, written to the chart as JSON; and a page that draws them without Grafana."""
