@@ -38,7 +38,7 @@ class Leading:
 
     async def _term(self, cluster: Cluster, lead: Callable[[], Awaitable[None]]) -> None:
         log.info("leading", extra={"lease": self._name})
-        metrics.OPERATOR_LEADING.labels(self._me).set(1)
+        metrics.OPERATOR_LEADING.set(1)
         work = asyncio.ensure_future(lead())
         renewing = asyncio.ensure_future(self._renew(cluster))
         try:
@@ -46,7 +46,7 @@ class Leading:
                 left = election.left(self._watch, self._terms, self._clock.monotonic())
                 await asyncio.wait({work}, timeout=min(left, self._terms.retry))
         finally:
-            metrics.OPERATOR_LEADING.labels(self._me).set(0)
+            metrics.OPERATOR_LEADING.set(0)
             renewing.cancel()
             work.cancel()
             await asyncio.gather(work, renewing, return_exceptions=True)
