@@ -12,9 +12,9 @@ UV := .tools/uv-$(UV_VERSION)/bin/uv
 UV_TRUST := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),--system-certs)
 RUN_ARGS ?=
 PYTEST_ARGS ?=
-SOURCES := core services operator cli images monitoring tests $(wildcard bench)
+SOURCES := core services operator cli images monitoring scripts tests $(wildcard bench)
 
-.PHONY: help setup run test check images test-unit test-contract test-simulation test-integration ledger limits bench simulate-day servers docs dashboards format clean
+.PHONY: help setup run test check images test-unit test-contract test-simulation test-integration ledger limits bench simulate-day servers docs dashboards chart-docs test-chart format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ run: setup ## start everything on this machine; RUN_ARGS="--deliver" sends to th
 	@exec $(BIN)/mailfleet run $(RUN_ARGS)
 
 test: setup servers ## all tests; the servers they need are installed where that is allowed
-	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests
+	@$(BIN)/python -m pytest -m "not cluster" $(PYTEST_ARGS) tests
 
 test-unit: setup ## decisions, parsers, wire format
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/unit
@@ -76,12 +76,20 @@ check: setup ## format, lint, types, who imports whom, stale documents
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m mailfleet_cli.documents --check docs
 	@PYTHONPATH=monitoring $(BIN)/python -m mailfleet_monitoring --check
+	@$(BIN)/python scripts/chart_documents.py --check
 
 docs: setup ## write what is generated in docs/ anew: references, tables, pictures, what commands print
 	@$(BIN)/python -m mailfleet_cli.documents docs
 
 dashboards: setup ## write Grafana's dashboards into the chart
 	@PYTHONPATH=monitoring $(BIN)/python -m mailfleet_monitoring
+
+chart-docs: setup ## write the chart's README, schema and topics anew, from values.yaml and the code
+	@$(BIN)/python scripts/chart_documents.py
+
+test-chart: setup ## the chart: lint, template tests, what holds for every pod (builds helm once)
+	@scripts/tools.sh helm helm-unittest >/dev/null
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m cluster tests/chart
 
 format: setup ## let ruff write the code its way
 	@$(BIN)/ruff format $(SOURCES)
