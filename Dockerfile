@@ -13,10 +13,14 @@ COPY pyproject.toml uv.lock ./
 COPY core core
 COPY services services
 COPY cli cli
+COPY operator operator
 COPY scripts/image-packages.sh scripts/image-packages.sh
 
 FROM build AS build-mailfleet
 RUN scripts/image-packages.sh /app/lib mailfleet-cli mailfleet-egress
+
+FROM build AS build-mailfleet-operator
+RUN scripts/image-packages.sh /app/lib mailfleet-operator
 
 FROM ${PYTHON_IMAGE} AS base
 ARG VERSION=0.1.0
@@ -42,6 +46,11 @@ WORKDIR /
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
 ENTRYPOINT ["python", "-m"]
+
+FROM base AS mailfleet-operator
+COPY --from=build-mailfleet-operator /app/lib /app/lib
+LABEL org.opencontainers.image.title="Mailfleet: operator for Kubernetes"
+CMD ["mailfleet_operator"]
 
 FROM base AS mailfleet
 COPY --from=build-mailfleet /app/lib /app/lib

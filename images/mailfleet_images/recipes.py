@@ -49,4 +49,7 @@ MAILFLEET = Recipe(
     ("mailfleet-cli", "mailfleet-egress"),
     ("mailfleet_cli", "--help"),
 )
-RECIPES = (MAILFLEET,)
+OPERATOR = Recipe(
+    "mailfleet-operator", "Mailfleet: operator for Kubernetes", ("mailfleet-operator",), ("mailfleet_operator",)
+)
+RECIPES = (MAILFLEET, OPERATOR)
