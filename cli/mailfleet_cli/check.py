@@ -73,13 +73,14 @@ def findings(file: SettingsFile) -> Iterator[Finding]:
 def _egress(file: SettingsFile) -> Iterator[Finding]:
     run = file.section("run", RunSettings)
     cores = len(os.sched_getaffinity(0))
-    derived = SettingsFile(derive(file.raw, run, processes(run, cores)), file.origin, file.environment)
+    from_log = settings.egress(file).from_log
+    derived = SettingsFile(derive(file.raw, run, processes(run, cores), from_log), file.origin, file.environment)
     egress = settings.egress(derived)
     lanes, room = len(egress.lanes()), file.section("bus", BusSettings).lanes
     if lanes > room:
         text = f"the sources have {lanes} lanes together, [bus] lanes = {room}; raise it, or lower the sources' lanes"
         yield Finding(False, text)
-    names = ", ".join(source.name for source in egress.sources)
+    names = "from the log" if from_log else ", ".join(source.name for source in egress.sources)
     yield Finding(True, f"sources {names}; routes in order: {', '.join(map(_route, egress.routes))}")
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from mailfleet_cli import output, reading
 from mailfleet_cli.main import Invocation
+from mailfleet_cli.sources import table_of
 from mailfleet_core import settings
 from mailfleet_core.bus import topics
 from mailfleet_core.bus.port import Bus
@@ -233,10 +234,14 @@ def _tell(file: SettingsFile, action: str, given: Given, options: dict[str, Any]
 
 def _known(file: SettingsFile, source: str, pool: str) -> None:
     egress = settings.egress(file)
-    for what, name, known in (("source", source, egress.sources), ("pool", pool, egress.pools)):
-        names = [each.name for each in known]
-        if name and name not in names:
-            output.fail(f"there is no {what} {name!r} in the settings; there are {', '.join(names)}")
+    where, pools = "the settings", [each.name for each in egress.pools]
+    names = [each.name for each in egress.sources]
+    if egress.from_log and (source or pool):
+        table = table_of(file)
+        where, pools, names = "the log", list(table.pools()), list(table.sources)
+    for what, name, known in (("source", source, names), ("pool", pool, pools)):
+        if name and name not in known:
+            output.fail(f"there is no {what} {name!r} in {where}; there are {', '.join(sorted(known))}")
 
 
 def _end(until: float, back: str) -> str:

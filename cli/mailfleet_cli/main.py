@@ -54,6 +54,8 @@ class LazyGroup(click.Group):
         "reroute": ("commanding", "Send mail by another egress pool."),
         "retry": ("commanding", "Try deferred mail now."),
         "commands": ("commanding", "Show the commands that are in force."),
+        "sources": ("sources", "Show the egress sources."),
+        "source": ("sources", "Make, drain and remove an egress source."),
         "credential": ("credential", "Add, list and revoke credentials."),
         "topics": ("topics", "Make the topics of the log, and check them."),
         "config": ("check", "Look at the settings."),

@@ -11,6 +11,7 @@ import msgspec
 
 from mailfleet_cli import output
 from mailfleet_cli.main import Invocation
+from mailfleet_cli.sources import table_of
 from mailfleet_core import settings
 from mailfleet_core.dns.port import DnsTemporary
 from mailfleet_core.model.site import domain_of, site_name
@@ -96,7 +97,7 @@ def explain(
     egress = settings.egress(file)
     domain = domain_of(recipient.strip().strip("<>"))
     _there("stream", options["stream"], _streams(whole, egress))
-    sources = _sources(whole, egress, options["pool"], source)
+    sources = _sources(whole, _egress_sources(file, egress), options["pool"], source)
     hosts, site = _next_hop(file, egress, domain, mx)
     provider = provider_of(whole.traffic.providers, hosts, domain) if not site else ""
     facts = Facts(
@@ -154,13 +155,26 @@ async def _ask(file: SettingsFile, domain: str) -> tuple[str, ...]:
     return tuple(host for _, host in answer.hosts)
 
 
-def _sources(whole: Policy, egress: EgressSettings, pool: str, source: str | None) -> tuple[str, ...]:
+Pools = dict[str, tuple[str, ...]]
+"""Pool → its sources."""
+
+
+def _egress_sources(file: SettingsFile, egress: EgressSettings) -> tuple[Pools, list[str]]:
+    """Pools and sources, of the settings or of the log."""
+    if egress.from_log:
+        table = table_of(file)
+        return {name: tuple(source for source, _ in each) for name, each in table.pools().items()}, list(table.sources)
     pools = {each.name: tuple(member.source for member in each.sources) for each in egress.pools}
+    return pools, [each.name for each in egress.sources]
+
+
+def _sources(whole: Policy, known: tuple[Pools, list[str]], pool: str, source: str | None) -> tuple[str, ...]:
+    pools, names = known
     pools |= {each.name: tuple(member.source for member in each.sources) for each in whole.traffic.pools}
     _there("pool", pool, pools)
     if source is None:
         return pools[pool]
-    _there("source", source, [each.name for each in egress.sources])
+    _there("source", source, names)
     return (source,)
 
 
@@ -241,6 +255,7 @@ def names_of(egress: EgressSettings) -> Known:
     """What the policy may name."""
     return Known(
         streams=frozenset(stream.name for stream in egress.streams),
-        pools=frozenset(pool.name for pool in egress.pools),
-        sources=frozenset(source.name for source in egress.sources),
+        # Those of the log come and go; a policy may be written before them.
+        pools=None if egress.from_log else frozenset(pool.name for pool in egress.pools),
+        sources=None if egress.from_log else frozenset(source.name for source in egress.sources),
     )

@@ -89,7 +89,8 @@ async def _run(file: SettingsFile, banner: Callable[[RunSettings], None]) -> int
 
 def _write_derived(file: SettingsFile, run_settings: RunSettings, cores: int) -> Path:
     path = state_of(run_settings, file.origin) / DERIVED
-    derived = derive(_beside(file), run_settings, processes(run_settings, cores))
+    from_log = settings.egress(file).from_log
+    derived = derive(_beside(file), run_settings, processes(run_settings, cores), from_log)
     path.write_text(f"# Made by `mailfleet run` from {Path(file.origin).name}; edit that one.\n\n{toml_text(derived)}")
     settings.egress(settings.load(path))  # a contradiction must stop us here, not three services in turn
     return path

@@ -67,13 +67,16 @@ def processes(run: RunSettings, cores: int) -> dict[str, int]:
     }
 
 
-def derive(raw: Mapping[str, Any], run: RunSettings, counts: Mapping[str, int]) -> dict[str, Any]:
+def derive(
+    raw: Mapping[str, Any], run: RunSettings, counts: Mapping[str, int], from_log: bool = False
+) -> dict[str, Any]:
     """The settings that the services read: those of the file, a lane for each sender, and the sink before every route.
 
-    Only what the file leaves open is filled in, except that `deliver = false` puts the sink before the file's own routes.
+    Only what the file leaves open is filled in (no source where sources come `from_log`), except that `deliver = false` puts
+    the sink before the file's own routes.
     """
     derived = dict(raw)
-    if "source" not in derived:
+    if "source" not in derived and not from_log:
         derived["source"] = [{"name": "default", "lanes": counts["sender"]}]
     if not run.deliver:
         host, _, port = run.sink_listen.rpartition(":")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
 from mailfleet_core.bus import topics
 from mailfleet_core.model import ids, shards, wire
 from mailfleet_core.model.site import domain_of, partition_of
-from mailfleet_core.model.tags import CLAIM, EPOCH_KEY, PUT, tag
+from mailfleet_core.model.sources import Table
+from mailfleet_core.model.tags import ATTEMPT, CLAIM, EPOCH_KEY, PUT, tag
 from mailfleet_router.decisions import dsn
-from mailfleet_router.decisions.outbox import Report
+from mailfleet_router.decisions.outbox import Append, Report
 from mailfleet_router.decisions.partition import Partition
-from mailfleet_router.decisions.policy import Policy
+from mailfleet_router.decisions.policy import Policy, of_table
 from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.decisions.shaping import control, leasing
 from mailfleet_router.decisions.shaping.control import Controls
@@ -28,7 +29,7 @@ from mailfleet_router.decisions.sweep import Sweep
 from simulation.log import Client, Log
 from support.spaces import DictSpace
 
-PARTITIONS, LANES = 2, 2
+PARTITIONS, LANES, MOVING_LANES = 2, 2, 3
 HOST = "mx.ours.example"
 
 Key = tuple[bytes, int]
@@ -47,6 +48,8 @@ class Outside:
     """How often a recipient's site said 250."""
     dns: dict[str, tuple[str, tuple[tuple[int, str], ...]]] = field(default_factory=dict)
     sequence: int = 0
+    attempts: dict[tuple[bytes, int, int], str] = field(default_factory=dict)
+    """Unit, hop and number of those that routers began, with the source."""
 
     def ask(self, domain: str) -> tuple[str, tuple[tuple[int, str], ...]]:
         if self.healed:
@@ -222,6 +225,7 @@ class RouterOwner:
         self._sweep.step(self.router.log.now)
         partition.tick(self.router.log.now)
         out = partition.take()
+        self.router.look_at_attempts(out.own)
         for put in out.own:
             client.append(topics.QUEUE, put.partition, put.key, put.value, put.tag, self._written)
         for put in out.dispatches:
@@ -349,7 +353,12 @@ class Shares:
 class Router:
     """A router process: owners, and a splitter for `mail.accept[0]`."""
 
-    def __init__(self, log: Log, outside: Outside, rng: Random, policy: Policy, make: Callable[..., Partition]) -> None:
+    def __init__(
+        self, log: Log, outside: Outside, rng: Random, policy: Policy, make: Callable[..., Partition],
+        table: Table | None = None,
+    ) -> None:  # fmt: skip
+        self.table = table
+        """Sources of the log, if they come from there."""
         self.client = Client(log, rng)
         self.log, self.outside, self.rng, self.policy, self.make = log, outside, rng, policy, make
         self.routing, self.controls, self.room = Routing(policy), Controls(), Room()
@@ -366,9 +375,10 @@ class Router:
 
     def hear(self) -> None:
         """Read commands: all there are before anything is owned, later ones some time."""
-        heard = False
+        heard = sources = False
         for offset, key, _, value in self.log.line(topics.CONTROL, 0).after(self._control_at, 1000):
             self._control_at = offset + 1
+            sources |= self.table is not None and self.table.read(key, value)
             if key.startswith(b"command|"):
                 self.controls.set(key[8:].decode(), None if value is None else control.decode(value))
                 heard = True
@@ -376,10 +386,27 @@ class Router:
                 for owner in self.owners.values():
                     if owner.partition is not None and owner.partition.live:
                         owner.partition.shards_changed(site)
-        heard = bool(self.controls.lapse(self.log.now)) or heard
+        if sources and self.table is not None:
+            self.policy = replace(self.policy, **of_table(self.table, ()))
+            for owner in self.owners.values():
+                if owner.partition is not None:
+                    owner.partition.obey(self.policy, self.log.now)
+        heard = bool(self.controls.lapse(self.log.now)) or heard or sources
         for owner in self.owners.values():
             if heard and owner.partition is not None and owner.partition.live:
                 owner.partition.commanded(self.log.now)
+
+    def look_at_attempts(self, puts: Iterable[Append]) -> None:
+        """Nothing new goes by a source that is known not to be active."""
+        for put in puts if self.table is not None else ():
+            if put.tag[:1] == ATTEMPT and put.value is not None:
+                entry = wire.decode(wire.Entry, put.value)
+                attempt = (put.key, entry.unit.hop, entry.attempts)
+                if attempt not in self.outside.attempts:
+                    # Afterwards it may be written again, whatever has become of its source.
+                    self.outside.attempts[attempt] = entry.source
+                    assert self.table is not None
+                    assert self.table.takes(entry.source, entry.lane), f"{attempt} goes by {entry.source}"
 
     def step(self) -> None:
         self.client.step()
@@ -438,7 +465,11 @@ class Sender:
 
     TAKEN = b"T"
 
-    def __init__(self, log: Log, outside: Outside, rng: Random, lane: int, faults: frozenset[str]) -> None:
+    def __init__(
+        self, log: Log, outside: Outside, rng: Random, lane: int, faults: frozenset[str], table: Table | None = None
+    ) -> None:
+        self.table = table
+        """Sources of the log, if they come from there."""
         self.client = Client(log, rng)
         self.log, self.outside, self.rng, self.lane, self.faults = log, outside, rng, lane, faults
         self.stopped = False
@@ -446,10 +477,14 @@ class Sender:
         self._taken: int | None = None
         self._at = log.positions.get(("senders", topics.DISPATCH, lane), 0)
         self._epochs: dict[int, int] = {}
-        for _, key, _, value in log.line(topics.CONTROL, 0).records:
+        self._control_at = 0
+        for offset, key, _, value in log.line(topics.CONTROL, 0).records:
+            self._control_at = offset + 1
             if key.startswith(b"epoch|") and value is not None:
                 number = int(key[6:])
                 self._epochs[number] = max(self._epochs.get(number, -1), int.from_bytes(value, "big"))
+            elif table is not None:
+                table.read(key, value)
         self._answers: dict[tuple[bytes, int], bytes | None] = {}
         """None: in hand."""
         self._hand: deque[tuple[wire.Dispatch, int]] = deque()
@@ -470,14 +505,37 @@ class Sender:
         self.client.step()
         if self._taken is None or self.stopped:
             return
-        for act in self.rng.sample((self._read, self._deliver, self._answer, self._commit), 2):
+        acts = (self._read, self._deliver, self._answer, self._commit, *([self._hear] if self.table else []))
+        for act in self.rng.sample(acts, 2):
             act(self.rng.randrange(1, 6))
 
     def settle_down(self) -> None:
         self.client.step(everything=True)
         if self._taken is not None and not self.stopped:
-            for act in (self._read, self._deliver, self._answer, self._commit):
+            for act in (self._hear, self._read, self._deliver, self._answer, self._commit):
                 act(1000)
+
+    def _hear(self, most: int) -> None:
+        """Read of sources; what may not be begun any more is given back."""
+        changed = False
+        for offset, key, _, value in self.log.line(topics.CONTROL, 0).after(self._control_at, most):
+            self._control_at = offset + 1
+            changed |= self.table is not None and self.table.read(key, value)
+        if not changed:
+            return
+        back = [(work, offset) for work, offset in self._hand if not self._takes(work)]
+        self._hand = deque((work, offset) for work, offset in self._hand if self._takes(work))
+        if "sender gives back what it began" in self.faults:
+            back += [(work, offset) for work, offset, _ in self._sent if not self._takes(work)]
+            self._sent = deque(sent for sent in self._sent if self._takes(sent[0]))
+        for work, offset in back:
+            if "sender forgets what it gives back" in self.faults:
+                self._open.pop(offset, None)
+            else:
+                self._give(work, offset, wire.NOT_ATTEMPTED)
+
+    def _takes(self, work: wire.Dispatch) -> bool:
+        return self.table is None or self.table.takes(work.source, self.lane)
 
     def _read(self, most: int) -> None:
         assert self._taken is not None
@@ -507,7 +565,11 @@ class Sender:
         elif inherited:
             # Whatever its epoch: a former owner of the lane may have begun it while that epoch was the newest.
             self._give(work, offset, wire.LOST)
-        elif (work.again and "sender does again what it never saw" not in self.faults) or self.rng.random() < 0.05:
+        elif (
+            (work.again and "sender does again what it never saw" not in self.faults)
+            or not self._takes(work)
+            or self.rng.random() < 0.05
+        ):
             self._give(work, offset, wire.NOT_ATTEMPTED)
         else:
             self._answers[key] = None

@@ -144,5 +144,7 @@ PARTITION_FAULTS = (
     MovesWithoutWritingItDown, CountsOnOneNumber, EndsOnCommandAtOnce,
 )  # fmt: skip
 SENDER_FAULTS = ("sender has no memory", "sender does again what it never saw", "sender drops what it inherits")
+MOVING_FAULTS = ("sender gives back what it began", "sender forgets what it gives back")
+"""Of senders whose sources come and go."""
 # A sender that ignores epochs is not caught: with `again` and answers read back it takes a zombie router, asleep between
 # reading its ATTEMPT back and writing the dispatch, and a sender that starts meanwhile.

@@ -11,7 +11,7 @@ import pytest
 
 from mailfleet_core.bus import topics
 from mailfleet_core.model import wire
-from simulation.faults import PARTITION_FAULTS, SENDER_FAULTS
+from simulation.faults import MOVING_FAULTS, PARTITION_FAULTS, SENDER_FAULTS
 from simulation.world import World
 from support.spaces import DictSpace
 
@@ -66,6 +66,17 @@ def test_limits_pauses_and_warm_up_hold_mail_up_and_lose_none(part: int) -> None
     assert told, "nothing was ever slowed or paused"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_sources_that_come_and_go_lose_nothing_and_repeat_nothing(part: int) -> None:
+    closed = 0
+    for seed in range(part, HISTORIES // 4, PARTS):
+        # Where no sender dies nothing may even be in doubt.
+        world = run(seed, moving=True, senders_die=seed % 3 == 0)
+        closed += sum(record[1].startswith(b"source|") for record in world.log.line(topics.CONTROL, 0).records) > 6
+    assert closed, "no source ever came or went"
+
+
 FIRST_SEEDS_TRIED = 4000
 
 
@@ -83,6 +94,12 @@ def caught(**options: object) -> bool:
 @pytest.mark.parametrize("fault", PARTITION_FAULTS, ids=lambda fault: fault.__name__)
 def test_a_router_with_a_planted_fault_is_caught(fault: type) -> None:
     assert caught(make=fault)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", MOVING_FAULTS)
+def test_a_sender_with_a_planted_fault_about_sources_is_caught(fault: str) -> None:
+    assert caught(faults=frozenset({fault}), moving=True, senders_die=False)
 
 
 @pytest.mark.slow

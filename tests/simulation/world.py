@@ -11,6 +11,7 @@ from mailfleet_core.bus import topics
 from mailfleet_core.model import ids, wire
 from mailfleet_core.model.shards import KEY, Numbered, learn
 from mailfleet_core.model.site import domain_of
+from mailfleet_core.model.sources import Table
 from mailfleet_core.model.tags import PUT, tag
 from mailfleet_core.model.wire import Route
 from mailfleet_router.decisions.partition import Partition
@@ -19,7 +20,7 @@ from mailfleet_router.decisions.shaping import policy_file
 from mailfleet_router.decisions.shaping.control import BOUNCE, REROUTE, RETRY, SUSPEND, Command, command
 from mailfleet_router.decisions.shaping.rules import NO_RULES, Rules
 from mailfleet_router.decisions.shaping.sharding import plan
-from simulation.actors import LANES, PARTITIONS, Ingest, Outside, Router, Sender
+from simulation.actors import LANES, MOVING_LANES, PARTITIONS, Ingest, Outside, Router, Sender
 from simulation.log import COMPACTION_LAG_SECONDS, Log
 from support.spaces import Tight
 
@@ -57,9 +58,12 @@ class World:
 
     def __init__(
         self, seed: int, make: Callable[..., Partition] = Partition, faults: frozenset[str] = frozenset(),
-        senders_die: bool = True, spills: bool = False, shaped: bool = False,
+        senders_die: bool = True, spills: bool = False, shaped: bool = False, moving: bool = False,
     ) -> None:  # fmt: skip
         self.rng = Random(seed)
+        self.moving = moving
+        """Sources come from the log, and come and go."""
+        self.lanes = MOVING_LANES if moving else LANES
         rules = Rules(policy_file.read(SHAPED, "simulation")) if shaped else NO_RULES
         self.policy = replace(POLICY, shaping=rules)
         self._beat = 40 if shaped else 8
@@ -72,9 +76,11 @@ class World:
         """In force."""
         self.given: list[Command] = []
         """Ever."""
+        if moving:
+            self._usual_sources()
         self.routers = [self._router(), self._router()]
         self.zombies: list[Any] = []
-        self.senders = [self._sender(lane) for lane in range(LANES)]
+        self.senders = [self._sender(lane) for lane in range(self.lanes)]
         for number in range(PARTITIONS):
             self.routers[number % 2].own(number)
         self.routers[0].splits = True
@@ -115,6 +121,7 @@ class World:
                 self._router_dies, self._router_dies, self._partition_moves, self._partition_moves, self._router_pauses,
                 self._router_pauses, self._sender_dies, self._sender_is_replaced, self._ingest_dies, self._appends_fail,
                 self._compaction, self._command, self._command, self._shards_change,
+                *([self._sources_change, self._sources_change, self._lane_has_nobody] if self.moving else []),
             )
         )  # fmt: skip
         fault()
@@ -145,13 +152,13 @@ class World:
 
     def _sender_dies(self) -> None:
         if self.senders_die:
-            lane = self.rng.randrange(LANES)
+            lane = self.rng.randrange(self.lanes)
             self.senders[lane].client.die()
             self.senders[lane] = self._sender(lane)
 
     def _sender_is_replaced(self) -> None:
         if self.senders_die:
-            lane = self.rng.randrange(LANES)
+            lane = self.rng.randrange(self.lanes)
             self.zombies.append(self.senders[lane])
             self.senders[lane] = self._sender(lane)
 
@@ -197,6 +204,42 @@ class World:
         found = plan(old, self.rng.choice((1, 2, 2)) if old else 1, self.rng.choice(("ab", "ab", "a")), POLICY.pools)
         self.log.write((topics.CONTROL, 0), KEY + site.encode(), wire.encode(found), tag(PUT))
 
+    def _sources_change(self) -> None:
+        """Sources come and go, drain and return, and their lanes become others'."""
+        rng = self.rng
+        for _ in range(rng.choice((1, 1, 2))):
+            name = rng.choice("abc")
+            state = rng.choice((wire.ACTIVE, wire.ACTIVE, wire.DRAINING, wire.QUARANTINED))
+            lanes = tuple(rng.sample(range(self.lanes), rng.choice((1, 1, 2))))
+            pool = rng.choice(("default", "default", "spare"))
+            source = wire.Source(
+                name, pool, rng.choice((1, 2)), lanes=lanes, state=state, reason="test", at=self.log.now
+            )
+            self._write_source(name, None if rng.random() < 0.25 else source)
+        if rng.random() < 0.2:
+            overflow = rng.choice(("", "spare"))
+            self._write(b"pool|default", wire.encode(wire.Pool("default", overflow, self.log.now)))
+
+    def _lane_has_nobody(self) -> None:
+        """No sender takes a lane for a while."""
+        if self.senders_die:
+            lane = self.rng.randrange(self.lanes)
+            self.senders[lane].client.die()
+            self.senders[lane] = self._sender(lane)
+            self._paused[self.senders[lane]] = self._turns + self.rng.randrange(20, 200)
+
+    def _usual_sources(self) -> None:
+        self._write_source("a", wire.Source("a", "default", 2, lanes=(0,)))
+        self._write_source("b", wire.Source("b", "spare", 1, lanes=(1,)))
+        self._write_source("c", None)
+        self._write(b"pool|default", wire.encode(wire.Pool("default", "spare")))
+
+    def _write_source(self, name: str, source: wire.Source | None) -> None:
+        self._write(b"source|" + name.encode(), None if source is None else wire.encode(source))
+
+    def _write(self, key: bytes, value: bytes | None) -> None:
+        self.log.write((topics.CONTROL, 0), key, value, tag(PUT))
+
     def _take_back(self, identifier: str) -> None:
         del self.commands[identifier]
         self.log.write((topics.CONTROL, 0), b"command|" + identifier.encode(), None, tag(PUT))
@@ -218,6 +261,8 @@ class World:
         """No more faults. Zombies say what they have to say, the newest owners go on until the queue is empty."""
         self._compact_and_start_again()
         self.outside.healed = True
+        if self.moving:
+            self._usual_sources()
         for given in list(self.commands.values()):
             if given.action != BOUNCE:
                 self._take_back(given.id)
@@ -321,10 +366,12 @@ class World:
 
     # --- making --------------------------------------------------------------------------------------------------
     def _router(self) -> Router:
-        router = Router(self.log, self.outside, self.rng, self.policy, self.make)
+        table = Table(self.lanes) if self.moving else None
+        router = Router(self.log, self.outside, self.rng, self.policy, self.make, table)
         if self.spills:
             router.room = Tight()
         return router
 
     def _sender(self, lane: int) -> Sender:
-        return Sender(self.log, self.outside, self.rng, lane, self.faults)
+        table = Table(self.lanes) if self.moving else None
+        return Sender(self.log, self.outside, self.rng, lane, self.faults, table)

@@ -27,7 +27,7 @@ class Table:
         """`lanes` is how many the topic of dispatches has."""
         self.sources: dict[str, Source] = {source.name: source for source in sources}
         self.named_pools: dict[str, Pool] = {}
-        self._lanes = lanes
+        self.count = lanes
         self._owners: dict[int, str] | None = None
 
     def read(self, key: bytes, value: bytes | None) -> bool:
@@ -83,7 +83,7 @@ class Table:
         """What is wrong with the sources, for people."""
         owners = self._owned()
         return [
-            f"source {name} claims lane {lane}, which {_not_its_own(lane, owners.get(lane), self._lanes)}"
+            f"source {name} claims lane {lane}, which {_not_its_own(lane, owners.get(lane), self.count)}"
             for name, source in sorted(self.sources.items())
             for lane in sorted(set(source.lanes))
             if owners.get(lane) != name
@@ -97,7 +97,7 @@ class Table:
             self._owners = {}
             for source in sorted(self.sources.values(), key=lambda source: (source.state != ACTIVE, source.name)):
                 for lane in source.lanes:
-                    if 0 <= lane < self._lanes:
+                    if 0 <= lane < self.count:
                         self._owners.setdefault(lane, source.name)
         return self._owners
 

@@ -81,7 +81,7 @@ def reasons(partition: Partition, held: Held, entry: Entry, now: float) -> Itera
 def _deferral(partition: Partition, held: Held, entry: Entry) -> Reason:
     last = entry.last
     if held.reported.startswith("pool "):
-        return Reason("source", held.reported, f"[[pool]] {held.pool} in the settings", held.due_at, "router")
+        return Reason("source", held.reported, partition.policy.where("pool", held.pool), held.due_at, "router")
     if last is not None and last.phase == "dns":
         return Reason("dns", said(entry), f"the DNS; then retry_seconds of stream {held.stream}", held.due_at, "dns")
     if not entry.attempts or last is None:

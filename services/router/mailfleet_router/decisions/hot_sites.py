@@ -54,6 +54,10 @@ class HotSites:
             barred = self._barred[usable] = frozenset(self._shaper.sources.lanes) - usable
         return barred
 
+    def obey(self) -> None:
+        """There are other sources."""
+        self._barred.clear()
+
     def changed(self, site: str) -> None:
         """There is a new map of a site: what is not ours any more is given back, at once or when its units have come back."""
         mine = self._mine(site)

@@ -31,7 +31,7 @@ from mailfleet_router.decisions.shaped import Shaped
 from mailfleet_router.decisions.shaping.control import Controls
 from mailfleet_router.decisions.shaping.learned import Wide
 from mailfleet_router.decisions.shaping.leasing import holder_name
-from mailfleet_router.decisions.shaping.shaper import LOOK_AGAIN_SECONDS, UNIT, Wait
+from mailfleet_router.decisions.shaping.shaper import LOOK_AGAIN_SECONDS, NO_SOURCE, UNIT, Wait
 from mailfleet_router.decisions.shaping.ways import Go, Leases
 from mailfleet_router.decisions.site_queue import (
     ATTEMPTING,
@@ -56,7 +56,6 @@ MAX_HOPS = 8
 """A domain whose answers change all the time stays where it is after so many moves."""
 PUMP_UNITS = 500
 """Attempts begun in one go: results and new mail are looked at in between."""
-NO_SOURCE = "settings"
 GIVE_BACK_SECONDS = 0.2
 """Before a unit is offered again that a sender did not try."""
 TAKE_UP_UNITS = 200
@@ -424,7 +423,7 @@ class Partition(Shaped):
         facts = self._facts(held, shape)
         asked = self.shaper.asked(self._entry(held), shape, domain.name) if held.attempts else ""
         without = self.commands.sources(held) if self.commands else {}
-        barred = self.hot.barred(site.name, self.policy.pool(facts.pool), now) if hot else NOTHING
+        barred = self.hot.barred(site.name, self.policy.reach(facts.pool), now) if hot else NOTHING
         if isinstance(barred, Wait):
             return barred
         go = self.shaper.admit(shape, facts, domain.route, now, asked, barred.union(without))

@@ -55,6 +55,7 @@ class Shaped(Carrying):
         self.policy = policy
         self.scheduler.rules = policy.shaping
         self.shaper.obey(policy.shaping, policy, now)
+        self.hot.obey()
         self.scheduler.stir()
 
     def _look_at_learned(self, now: float) -> None:

@@ -14,6 +14,7 @@ from mailfleet_core.bus.port import Bus, BusUnavailable, Record
 from mailfleet_core.clock import Clock
 from mailfleet_core.model import wire
 from mailfleet_core.model.shards import Numbered, learn
+from mailfleet_core.model.sources import Table
 from mailfleet_router.decisions.shaping import control
 from mailfleet_router.decisions.shaping.control import Controls
 from mailfleet_router.decisions.shaping.learned import Wide
@@ -28,18 +29,21 @@ class Control:
     """Commands and the learned table of sites."""
 
     def __init__(
-        self, bus: Bus, controls: Controls, on_commands: Callable[[], None], wide: Wide, clock: Clock
+        self, bus: Bus, controls: Controls, on_commands: Callable[[], None], wide: Wide, clock: Clock, table: Table
     ) -> None:  # fmt: skip
         self.sites: dict[str, str] = {}
         """Domain → site."""
         self.shards: dict[str, Numbered] = {}
         """Maps of hot sites."""
+        self.on_sources: Callable[[], None] = lambda: None
+        """Told that the sources are others."""
         self.on_shards: Callable[[str], None] = lambda site: None
         """Told which site has a new map."""
         self._bus = bus
         self._controls = controls
         self._on_commands = on_commands
         self._wide = wide
+        self._table = table
         self._clock = clock
         self._read_to = 0
         self._progressed = asyncio.Event()
@@ -76,12 +80,15 @@ class Control:
 
     async def _tail(self) -> None:
         async for batch in self._bus.tail(topics.CONTROL, 0, 0):
-            commands = False
+            commands = sources = False
             for record in batch:
                 try:
                     commands |= self._read(record)
+                    sources |= self._table.read(record.key, record.value)
                 except (wire.Malformed, msgspec.MsgspecError, ValueError):
                     log.warning("a record of mail.control is not understood", extra={"offset": record.offset})
+            if sources:
+                self.on_sources()
             if commands:
                 self._on_commands()
             self._read_to = batch[-1].offset + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import Counter
 from pathlib import Path
 
 from mailfleet_core import metrics
@@ -14,14 +15,17 @@ from mailfleet_core.bus.lag import Lag
 from mailfleet_core.bus.port import BusUnavailable, Membership
 from mailfleet_core.dns.port import Resolver
 from mailfleet_core.model import wire
+from mailfleet_core.model.sources import Table
 from mailfleet_core.model.wire import Event
 from mailfleet_core.service import Context
 from mailfleet_core.settings import SettingsError
+from mailfleet_router.decisions.policy import Policy
 from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.decisions.shaping.control import Controls
 from mailfleet_router.decisions.shaping.last_minute import LastMinute
 from mailfleet_router.decisions.shaping.learned import Wide
 from mailfleet_router.decisions.shaping.leasing import holder_name
+from mailfleet_router.decisions.shaping.rules import Rules
 from mailfleet_router.decisions.shaping.values import PolicyError
 from mailfleet_router.decisions.spill.space import Room, Spill
 from mailfleet_router.settings import RouterSettings
@@ -34,6 +38,7 @@ from mailfleet_router.shell.leasing import Leases
 from mailfleet_router.shell.owner import GROUP, Owner, Tools
 from mailfleet_router.shell.pages import Pages
 from mailfleet_router.shell.policy import policy as make_policy
+from mailfleet_router.shell.policy import unknown_plans
 from mailfleet_router.shell.reload import Reload
 from mailfleet_router.shell.reports import Reports
 from mailfleet_router.shell.resolving import Resolving
@@ -55,15 +60,16 @@ class Router:
         bus_settings = context.settings.section("bus", core_settings.BusSettings)
         egress = core_settings.egress(context.settings)
         own = traffic.own_file(context.settings)
-        policy = make_policy(egress, settings, _load(own))
-        self._egress = egress
+        self._egress, self._settings, self._traffic = egress, settings, _load(own)
+        self._table = Table(context.bus.partitions(topics.DISPATCH))
+        policy = self._policy()
         self._reload = Reload(own, self._policy_changed) if own else None
         self._reloading: asyncio.Task[None] | None = None
         bus, clock = context.bus, context.clock
         controls, routing = Controls(), Routing(policy)
         minute = LastMinute(clock.now())
         wide = Wide()
-        control = Control(bus, controls, self._commanded, wide, clock)
+        control = Control(bus, controls, self._commanded, wide, clock, self._table)
         expire = {stream.name: stream.expire_seconds for stream in egress.streams}["transactional"]
         reports = Reports(bus, clock, control, settings.hostname or socket.getfqdn(), expire)
         resolving = Resolving(resolver, routing, clock, settings.dns_questions, self._resolved)
@@ -75,9 +81,10 @@ class Router:
             bus_settings.max_in_flight_bytes, minute, wide, lambda: Spill(room, SpillFile(settings.spill_directory)),
         )  # fmt: skip
         control.on_shards = self._shards_changed
+        if egress.from_log:
+            control.on_sources = self._sources_changed
         routing.shards = control.shards
         self._sharding = Sharding(bus, clock, control.shards, lambda: self._tools.policy)
-        self._settings = settings
         self._site_metrics = SiteMetrics(minute)
         self._auditor: Auditor | None = None
         self._fleet_metrics: FleetMetrics | None = None
@@ -179,14 +186,33 @@ class Router:
             if owner.partition is not None and holder_name(owner.number, owner.partition.epoch) in holders:
                 owner.wake()
 
-    def _policy_changed(self, given: traffic.TrafficPolicy) -> None:
-        tools = self._tools
-        tools.policy = make_policy(self._egress, self._settings, given)
-        now = tools.clock.now()
+    def _policy(self, shaping: Rules | None = None) -> Policy:
+        table = self._table if self._egress.from_log else None
+        return make_policy(self._egress, self._settings, self._traffic, table, shaping)
+
+    def _obey(self, policy: Policy) -> None:
+        self._tools.policy = policy
+        now = self._tools.clock.now()
         for owner in self.owners.values():
             if owner.partition is not None:
-                owner.partition.obey(tools.policy, now)
+                owner.partition.obey(policy, now)
+                if owner.live and owner.partition.commands:
+                    # What was parked because all its sources are suspended may have others now.
+                    owner.partition.commanded(now)
                 owner.wake()
+
+    def _sources_changed(self) -> None:
+        shaping = self._tools.policy.shaping
+        self._obey(self._policy(shaping))
+        states = Counter(source.state for source in self._table.sources.values())
+        log.info("the sources in the log are others", extra={"states": dict(states)})
+        for mistake in (*self._table.mistakes(), *unknown_plans(self._table, shaping)):
+            log.warning("a source cannot be used as it should be", extra={"why": mistake})
+
+    def _policy_changed(self, given: traffic.TrafficPolicy) -> None:
+        tools, self._traffic = self._tools, given
+        self._obey(self._policy())
+        now = tools.clock.now()
         counted = f"{len(given.own.limits)} limits and {len(given.own.rules)} rules of its own"
         told = Event(b"", "policy", now, text=f"the traffic policy was changed: {counted}", by=tools.instance)
         tools.bus.append(topics.EVENTS, 0, b"", wire.tell([told]), topics.tag(topics.PUT)).add_done_callback(_unheard)

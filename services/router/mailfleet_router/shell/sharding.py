@@ -48,7 +48,8 @@ class Sharding:
             count = self._count(site, asked.get(site, 1), known, now)
             if known is None and asked.get(site, 1) <= 1:
                 continue
-            found = plan(known.map if known else None, count, policy.lanes, policy.pools)
+            pools = {name: policy.reach(name) for name in policy.pools}
+            found = plan(known.map if known else None, count, policy.lanes, pools)
             if known is None or found != known.map:
                 self._write(site, found)
 

@@ -32,6 +32,7 @@ class Rules:
         """Some domains are a provider's whatever their MX says."""
         self.provider = lru_cache(maxsize=50_000)(self._provider)
         self.plan = lru_cache(maxsize=4096)(self._plan)
+        self.plan_named = lru_cache(maxsize=256)(self._plan_named)
 
     def priority(self, stream: str) -> int:
         """A lower number goes first."""
@@ -61,6 +62,9 @@ class Rules:
     def _plan(self, source: str, provider: str) -> warmup.Plan | None:
         found = sections.plan_of(self.policy.traffic, source)
         return found.for_provider(provider) if found else None
+
+    def _plan_named(self, name: str, provider: str) -> warmup.Plan:
+        return (sections.plan_named(self.policy.traffic, name) or warmup.CONSERVATIVE).for_provider(provider)
 
 
 NO_RULES = Rules(Policy(Traffic(version=1), {}))

@@ -31,6 +31,12 @@ def plan_of(traffic: Traffic, source: str) -> warmup.Plan | None:
     return next((plan(item) for item in found), None)
 
 
+def plan_named(traffic: Traffic, name: str) -> warmup.Plan | None:
+    """The plan of that name, of this policy or a shipped one."""
+    own = next((plan(item) for item in traffic.warmup if item.name == name), None)
+    return own or warmup.PLANS.get(name)
+
+
 def warmup_refusal(item: Warmup) -> Refusal | None:
     """Why an item of `warmup` is no plan."""
     if item.day_caps or item.name in warmup.PLANS:

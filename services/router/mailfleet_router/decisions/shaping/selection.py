@@ -153,7 +153,7 @@ class Selector:
         self, request: Request, options: dict[str, Option], overflow: Sequence[Option], now: float
     ) -> Choice | None:
         """Warm-up sends its surplus there, and transactional mail flees there; bulk does not flee from a quarantine."""
-        spent = any(option.allowance <= 0 and not option.quarantined for option in options.values())
+        spent = not options or any(option.allowance <= 0 and not option.quarantined for option in options.values())
         if request.bulk and not spent:
             return None
         found = [option for option in overflow if option.weight > 0 and _usable(option, now)]

@@ -27,6 +27,8 @@ LEASE_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 5.0
 """When nobody knows when something changes."""
 SITE, FLOW, UNIT = range(3)
+NO_SOURCE = "sources"
+"""What holds mail whose pool has no source."""
 
 
 class Wait(NamedTuple):
@@ -54,11 +56,11 @@ class Shaper(Ways):
         if at is not None and (waits := self._whole(site, at, facts, now)) is not None:
             return waits
         pool = site.pools.get((facts.pool, without)) or self._pool_at(site, facts.pool, without)
-        if not pool.members:
-            return Wait(now + 30.0, f"pool {facts.pool} has no source with a lane", "settings", FLOW)
+        if not pool.members and (not pool.overflow or self._stays(facts)):
+            return Wait(now + 30.0, self.sources.sourceless(facts.pool), NO_SOURCE, FLOW)
         if self._plain(pool, site, now):
             source = pool.members[0][0] if len(pool.members) == 1 else pool.selector.kept(facts.tenant, now)
-            if (not asked or asked == source) and source:
+            if (not asked or asked == source) and source in pool.names:
                 path = self.path(site, facts, source)
                 if self._free(path, at, facts, now) <= now:
                     return self._go(path, at, facts, route, now)
@@ -130,6 +132,10 @@ class Shaper(Ways):
         reading = self.rules.responses.classify(facts, entry.last)
         return entry.source if reading.reply_class == "greylisted" else ""
 
+    def _stays(self, facts: Facts) -> bool:
+        """Does mail wait for the sources of its pool, of which it may use none, rather than go by the overflow pool?"""
+        return bool(self._members(facts.pool)) or (self.rules.bulk(facts.stream) and self.sources.guarded(facts.pool))
+
     # --- pieces --------------------------------------------------------------------------------------------------
     def _want(self, warm: Warm, now: float) -> None:
         if warm.wants(now):
@@ -139,7 +145,7 @@ class Shaper(Ways):
         """Are all sources of the pool in order here? It is looked at now and then."""
         if not 0 <= now - pool.looked_at < LEASE_SECONDS:
             pool.looked_at = now
-            state, plan = self.learned.standings.state, self.rules.plan
+            state, plan = self.learned.standings.state, self.plan
             at = self.learned.sites.get(site.name)
             pool.plain = at is None and not any(
                 state("source|site", source, site.name) == reputation.QUARANTINE or plan(source, site.provider)

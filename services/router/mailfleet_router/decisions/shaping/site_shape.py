@@ -42,7 +42,7 @@ class Path:
         self.turn = 0
         used = min(len(lanes), values.concurrency or len(lanes), 1 if slow(values, len(lanes)) else len(lanes))
         self.lanes = lanes[: max(1, used)]
-        self._scaled = len(lanes) / max(1, len(self.lanes))
+        self._scaled = max(1, len(lanes)) / max(1, len(self.lanes))
         """The sender divides rates by all lanes of the source."""
         self.window: float = max(LEAST_WINDOW, WINDOW_PER_CONNECTION * (values.concurrency or 1))
         if values.message_rate is not None:
@@ -106,11 +106,14 @@ def with_route(values: Values, base: Route) -> Values:
 class PoolAt:
     """One pool at one site."""
 
-    __slots__ = ("looked_at", "members", "overflow", "plain", "selector")
+    __slots__ = ("looked_at", "members", "names", "overflow", "plain", "selector")
 
-    def __init__(self, site: str, members: tuple[tuple[str, int], ...], overflow: tuple[tuple[str, int], ...]) -> None:
-        self.selector = Selector(site)
+    def __init__(
+        self, selector: Selector, members: tuple[tuple[str, int], ...], overflow: tuple[tuple[str, int], ...]
+    ) -> None:
+        self.selector = selector
         self.members = members
+        self.names = frozenset(source for source, _ in members)
         self.overflow = overflow
         self.plain = False
         """All its sources are in order here: whoever has had one keeps it."""
@@ -121,7 +124,8 @@ class SiteShape:
     """One site. It is forgotten with the site's queue; what was learned is kept elsewhere."""
 
     __slots__ = (
-        "base", "divided", "hosts", "name", "pace", "paces", "paths", "pools", "provider", "ruled", "stands", "tenants",
+        "base", "divided", "hosts", "name", "pace", "paces", "paths", "pools", "provider", "ruled", "selectors", "stands",
+        "tenants",
     )  # fmt: skip
 
     def __init__(self, name: str, provider: str, hosts: frozenset[str], base: Route) -> None:
@@ -136,6 +140,8 @@ class SiteShape:
         """Other partitions have shards of it."""
         self.paths: dict[tuple[str, ...], Path] = {}
         self.pools: dict[tuple[str, frozenset[str]], PoolAt] = {}
+        self.selectors: dict[tuple[str, frozenset[str]], Selector] = {}
+        """Of pools as they were before: whose turn it is, and which tenant has which source."""
         self.pace = Pace()
         self.paces: dict[str, Pace] = {}
         """By source."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from mailfleet_core.model.sources import why_closed
 from mailfleet_core.model.wire import RecipientOutcome
 from mailfleet_router.decisions.shaping import reputation, site_health
 from mailfleet_router.decisions.shaping.backoff import WHOLE
@@ -43,16 +44,30 @@ def why(
     one source would have to wait for is told only if no source of the pool may send."""
     at = shaper.learned.at(site.name)
     found = list(_whatever_source(shaper, at, facts, now))
-    members = shaper.sources.pool(facts.pool)[:MOST_SOURCES]
+    sources = shaper.sources
+    members = sources.pool(facts.pool) or _fled_to(shaper, facts)
     if not members:
-        return [*found, Reason("source", f"pool {facts.pool} has no source", f"[[pool]] {facts.pool}", 0.0, "router")]
+        text, where = sources.sourceless(facts.pool), sources.where("pool", facts.pool)
+        return [*found, Reason("source", text, where, 0.0, "router")]
+    members = members[:MOST_SOURCES]
     each = [
         [without[source]] if source in without else list(_of_source(shaper, site, at, facts, source, now))
         for source, _ in members
     ]
     if all(each):
         found += [reason for reasons in each for reason in reasons]
+        found += [
+            Reason("closed", why_closed(source), sources.where("source", source.name), 0.0, "postmaster")
+            for source in sources.closed.get(facts.pool, ())[:MOST_SOURCES]
+        ]
     return list({(reason.by, reason.text): reason for reason in found}.values())
+
+
+def _fled_to(shaper: Shaper, facts: Facts) -> tuple[tuple[str, int], ...]:
+    """The sources of the overflow pool, where mail may go by those."""
+    overflow = shaper.sources.overflow(facts.pool)
+    stays = not overflow or (shaper.rules.bulk(facts.stream) and shaper.sources.guarded(facts.pool))
+    return () if stays else shaper.sources.pool(overflow)
 
 
 def next_try(shaper: Shaper, facts: Facts, last: RecipientOutcome) -> str:
@@ -156,7 +171,7 @@ def _of_source(
 ) -> Iterator[Reason]:
     path = shaper.path(site, facts, source)
     if not path.lanes or not shaper.sources.lanes.get(source):
-        yield Reason("source", f"source {source} has no lane", f"[[source]] {source}", 0.0, "router")
+        yield Reason("source", f"source {source} has no lane", shaper.sources.where("source", source), 0.0, "router")
         return
     for gate in path.gates:
         yield from _of_gate(shaper, gate, now)

@@ -27,6 +27,13 @@ class Warm:
         """What is being written."""
         self.decision: Decision | None = None
 
+    def begin(self, began: float) -> None:
+        """If another warm-up began since this one did, it is that one's beginning now."""
+        if self.state.began < began:
+            state = warmup.release(self.state, self.block)
+            self.state, self.reserved = warmup.restart(state, began), None
+            self.block = Block(0, state.hour, state.day)
+
     def allowance(self, now: float) -> int:
         """Messages that may go now."""
         if self.state.stage >= len(self.plan.day_caps):
@@ -81,10 +88,12 @@ class Warm:
         return warmup.allowance(self.state, self.plan, now).reason
 
 
-def begun(key: str, plan: Plan, written: bytes | None, now: float) -> Warm:
+def begun(key: str, plan: Plan, written: bytes | None, now: float, began: float = 0.0) -> Warm:
     """The warm-up of a key: new, or as the last owner left it. What that one had reserved and not used is forfeited."""
     try:
-        state = warmup.decode_state(written) if written else warmup.start(now)
+        state = warmup.decode_state(written) if written else warmup.start(now, began)
     except msgspec.MsgspecError:
-        state = warmup.start(now)
-    return Warm(key, plan, state)
+        state = warmup.start(now, began)
+    warm = Warm(key, plan, state)
+    warm.begin(began)
+    return warm

@@ -125,6 +125,8 @@ class State(Struct, frozen=True):
     """Idle days up to yesterday, without a break."""
     silent: int = 0
     """And days without any mail."""
+    began: float = 0.0
+    """When this warm-up began, if somebody said so; in seconds since 1970."""
 
 
 class Block(NamedTuple):
@@ -159,9 +161,14 @@ class Decision(Struct, frozen=True):
     reason: str
 
 
-def start(now: float) -> State:
+def start(now: float, began: float = 0.0) -> State:
     """A new source."""
-    return State(0, int(now // DAY), int(now // HOUR))
+    return State(0, int(now // DAY), int(now // HOUR), began=began)
+
+
+def restart(state: State, began: float) -> State:
+    """The same source at the beginning of another warm-up. What it sent today stays sent."""
+    return State(0, state.day, state.hour, state.sent, state.sent_hour, began=began)
 
 
 def turn(state: State, plan: Plan, now: float, slow: bool = False) -> tuple[State, Decision | None]:
@@ -185,7 +192,7 @@ def turn(state: State, plan: Plan, now: float, slow: bool = False) -> tuple[Stat
         action, stage = "decay", max(0, stage - lost)
         reason = f"{idle} idle days (less than {IDLE_SHARE:.0%} of the cap) cost {lost} stages; before: {reason}"
     decision = Decision(now, plan.name, action, state.stage, stage, plan.cap(state.stage), state, slow, reason)
-    return State(stage, today, int(now // HOUR), idle=idle, silent=silent), decision
+    return State(stage, today, int(now // HOUR), idle=idle, silent=silent, began=state.began), decision
 
 
 def allowance(state: State, plan: Plan, now: float) -> Allowance:

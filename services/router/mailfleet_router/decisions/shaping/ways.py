@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
-from mailfleet_core.model.wire import Route
+from mailfleet_core.model.wire import Route, Source
 from mailfleet_router.decisions.shaping import site_health
 from mailfleet_router.decisions.shaping.gate import Gate, Scope
 from mailfleet_router.decisions.shaping.gcra import default_burst
@@ -16,9 +16,11 @@ from mailfleet_router.decisions.shaping.limits import Effective, least
 from mailfleet_router.decisions.shaping.pace import Pace
 from mailfleet_router.decisions.shaping.responses import Scope as Kind
 from mailfleet_router.decisions.shaping.rules import Rules
+from mailfleet_router.decisions.shaping.selection import Selector
 from mailfleet_router.decisions.shaping.site_shape import Path, PoolAt, SiteShape, with_route
 from mailfleet_router.decisions.shaping.values import FIELDS, Facts
 from mailfleet_router.decisions.shaping.warming import Warm, begun
+from mailfleet_router.decisions.shaping.warmup import Plan
 
 COMMON = frozenset({"pool", "source", "site", "provider"})
 """A limit kept by these only holds for all mail of a pool at a site alike."""
@@ -63,14 +65,34 @@ class Go(NamedTuple):
 
 
 class Sources(Protocol):
-    """What the settings say of sources."""
+    """What the settings, or the log, say of sources (see `Policy`)."""
 
     @property
     def lanes(self) -> dict[str, tuple[int, ...]]:
         """Source → its lanes."""
 
+    @property
+    def closed(self) -> dict[str, tuple[Source, ...]]:
+        """Pool → those of its sources that take no mail because somebody said so."""
+
+    @property
+    def warmups(self) -> dict[str, tuple[str, float]]:
+        """Source → its warm-up plan and since when."""
+
     def pool(self, name: str) -> tuple[tuple[str, int], ...]:
         """(source, weight) of a pool."""
+
+    def overflow(self, pool: str) -> str:
+        """The pool that takes what a pool's own sources may not; empty: none."""
+
+    def guarded(self, pool: str) -> bool:
+        """Does bulk mail wait rather than flee from this pool?"""
+
+    def sourceless(self, pool: str) -> str:
+        """That a pool has no source, and why, for people."""
+
+    def where(self, kind: str, name: str) -> str:
+        """Where a source or a pool is written, for people."""
 
 
 class Ways:
@@ -110,12 +132,19 @@ class Ways:
         self.sites.pop(name, None)
 
     def obey(self, rules: Rules, sources: Sources, now: float) -> None:
-        """Another policy. Counters keep what was taken, by their keys; nothing is refilled."""
+        """Another policy, or other sources. Counters keep what was taken, by their keys; nothing is refilled."""
+        if rules is not self.rules:
+            # Its counters are others: what was sent before is not known of them.
+            self.since = now
         self.rules, self.sources, self.learned.rules = rules, sources, rules
-        self.since = now
+        for warm in self.warms.values():
+            warm.begin(self._began(warm.key))
+        out: dict[str, list[bytes]] = {}
+        for unit, (_, site, _) in self._out.items():
+            out.setdefault(site.name, []).append(unit)
         for site in self.sites.values():
             site.provider = rules.provider(site.name, tuple(sorted(site.hosts)), "")
-            self._reshape(site)
+            self._reshape(site, out.get(site.name, ()))
 
     def know_hosts(self, site: SiteShape, hosts: tuple[str, ...]) -> None:
         """The DNS names these hosts for a domain of the site; another domain's may be others."""
@@ -124,22 +153,23 @@ class Ways:
             site.hosts |= frozenset(hosts)
         if not known and (provider := self.rules.provider(site.name, hosts, "")) != site.provider:
             site.provider = provider
-            self._reshape(site)
+            self._reshape(site, tuple(self._out))
 
     def divide(self, site: SiteShape) -> None:
         """The site is hot: what is not a source's own limit there is shared with other partitions."""
         if not site.divided:
             site.divided = True
-            self._reshape(site)
+            self._reshape(site, tuple(self._out))
 
-    def _reshape(self, site: SiteShape) -> None:
-        """Other limits hold for the site: what is in senders' hands is counted by them."""
-        out = [(unit, facts, go) for unit, (go, where, facts) in self._out.items() if where is site]
-        for unit, _, _ in out:
+    def _reshape(self, site: SiteShape, units: Iterable[bytes]) -> None:
+        """Other limits or sources hold for the site: what of `units` is in senders' hands is counted by them."""
+        out = [(unit, *self._out[unit]) for unit in units if self._out[unit][1] is site]
+        for unit, _, _, _ in out:
             self.freed(unit)
         site.paths.clear()
+        site.selectors |= {key: pool.selector for key, pool in site.pools.items()}
         site.pools.clear()
-        for unit, facts, go in out:
+        for unit, go, _, facts in out:
             self.took(unit, site, facts, go.path.facts.source)
 
     def facts(self, site: SiteShape, tenant: str, stream: str, pool: str, domain: str, campaign: str = "") -> Facts:
@@ -243,22 +273,33 @@ class Ways:
             gate.obey(0.0, 1.0, math.inf, self.since)
         return gate
 
+    def plan(self, source: str, provider: str) -> Plan | None:
+        """The warm-up plan of a source at a provider: what the log says of the source goes before the policy."""
+        given, _ = self.sources.warmups.get(source, ("", 0.0))
+        return self.rules.plan_named(given, provider) if given else self.rules.plan(source, provider)
+
     def _warm(self, source: str, site: SiteShape) -> Warm | None:
-        plan = self.rules.plan(source, site.provider)
+        plan = self.plan(source, site.provider)
         if plan is None or not site.ruled:
             return None
         key = warm_key(source, site)
         found = self.warms.get(key)
         if found is None:
-            found = self.warms[key] = begun(key, plan, self.warm_states.pop(key, None), self.since)
+            written = self.warm_states.pop(key, None)
+            found = self.warms[key] = begun(key, plan, written, self.since, self._began(key))
         found.plan = plan
         return found
 
+    def _began(self, key: str) -> float:
+        """Since when the source of a warm-up's key goes through it, if the log says so."""
+        return self.sources.warmups.get(key.split("|", 2)[1], ("", 0.0))[1]
+
     def _pool_at(self, site: SiteShape, name: str, without: frozenset[str]) -> PoolAt:
         usable = tuple([member for member in self._members(name) if member[0] not in without])
-        overflow = self.rules.overflow.get(name, "")
+        overflow = self.sources.overflow(name)
         surplus = tuple([member for member in self._members(overflow) if member[0] not in without]) if overflow else ()
-        found = site.pools[name, without] = PoolAt(site.name, usable, surplus)
+        selector = site.selectors.pop((name, without), None) or Selector(site.name)
+        found = site.pools[name, without] = PoolAt(selector, usable, surplus)
         return found
 
     def _members(self, pool: str) -> tuple[tuple[str, int], ...]:
