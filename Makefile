@@ -14,7 +14,7 @@ RUN_ARGS ?=
 PYTEST_ARGS ?=
 SOURCES := core services operator cli images monitoring scripts tests $(wildcard bench)
 
-.PHONY: help setup run test check images test-unit test-contract test-simulation test-integration ledger limits bench simulate-day servers docs dashboards chart-docs test-chart format clean
+.PHONY: help setup run test check images test-unit test-contract test-simulation test-integration test-apiserver ledger limits bench simulate-day servers docs dashboards chart-docs test-chart format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-simulation: setup ## the whole system in one process, with a fake clock and
 
 test-integration: setup servers ## real processes, real servers
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/integration
+
+test-apiserver: setup ## the operator on a real API server (scripts/tools.sh kube-apiserver builds it; etcd from the distribution)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/apiserver
 
 servers: setup ## install the servers that tests need (root and apt), or say what is left out
 	@bash scripts/servers.sh

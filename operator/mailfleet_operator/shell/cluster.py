@@ -80,8 +80,9 @@ class Cluster:
 
     async def get(self, kind: str, name: str, namespace: str) -> Object | None:
         """One object; None: there is none. Raises Refused."""
+        place = {"namespace": namespace} if namespace else {}
         try:
-            return _plain(await _soon("get", self._client.get(KINDS[kind], name, namespace=namespace)))
+            return _plain(await _soon("get", self._client.get(KINDS[kind], name, **place)))
         except Refused as error:
             if error.code == 404:
                 return None

@@ -33,7 +33,9 @@ class Policies:
             body["metadata"]["name"]: await asyncio.to_thread(policies.checked, body, shipped()) for body in bodies
         }
         chosen = policies.chosen(bodies, checked)
-        digest = await self._render(stock.policies[chosen]) if chosen else ""
+        # The one that was looked at, not one that has come since.
+        right = next((body for body in bodies if body["metadata"]["name"] == chosen), None)
+        digest = await self._render(right) if right is not None else ""
         for body in bodies:
             name = body["metadata"]["name"]
             after = self._status(body, checked[name], chosen)
