@@ -145,6 +145,11 @@ ATTEMPT_SECONDS = NotedHistogram("mailfleet_attempt_seconds", "Length of one att
 INSIDE_ADDRESSES = Counter(
     "mailfleet_inside_addresses_refused_total", "Connections refused by the inside-address guard."
 )
+EGRESS_FAILURES = Counter(
+    "mailfleet_sender_egress_failures_total",
+    "Connections that failed on our own side of the way out: the address is not on the machine, or the proxy fails.",
+    ("source", "reason"),
+)
 
 # --- operator
 OPERATOR_LEADING = Gauge("mailfleet_operator_leading", "1 in the operator that acts, 0 in those that stand by.")

@@ -108,7 +108,10 @@ class SourceSettings(Section, frozen=True):
     address6: Annotated[str, _doc("IPv6 address to send from; empty: the system chooses.")] = ""
     ehlo_name: Annotated[str, _doc("Name in EHLO: the PTR of the address. Empty: this machine's name.")] = ""
     lanes: Annotated[int, _doc("Lanes of dispatch; each gets 1/lanes of the source's limits.")] = 1
-    proxy: Annotated[str, _doc("`socks5://host:port` of the proxy that its connections go through; empty: none.")] = ""
+    proxy: Annotated[
+        str,
+        _doc("The egress proxy that has the address: `socks5://user@host:port`, with TLS `socks5s://…`; empty: none."),
+    ] = ""
 
 
 class PoolMember(Section, frozen=True):

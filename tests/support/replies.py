@@ -14,8 +14,8 @@ from mailfleet_router.shell.traffic import shipped
 from mailfleet_sender.decisions.settle import outcome
 
 PHASES = (
-    phases.DNS, phases.CONNECT, phases.GREETING, phases.EHLO, phases.STARTTLS, phases.AUTH, phases.MAIL, phases.RCPT,
-    phases.DATA, phases.DOT,
+    phases.DNS, phases.EGRESS, phases.CONNECT, phases.GREETING, phases.EHLO, phases.STARTTLS, phases.AUTH, phases.MAIL,
+    phases.RCPT, phases.DATA, phases.DOT,
 )  # fmt: skip
 
 

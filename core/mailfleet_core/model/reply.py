@@ -7,6 +7,9 @@ from typing import NamedTuple
 DNS, CONNECT, GREETING, EHLO, STARTTLS, AUTH = "dns", "connect", "greeting", "ehlo", "starttls", "auth"
 MAIL, RCPT, DATA, DOT = "mail", "rcpt", "data", "dot"
 
+EGRESS = "egress"
+"""Our own way out: the source's address is not on the machine, or its egress proxy fails. It says nothing of the site."""
+
 MAX_TEXT = 1000
 
 

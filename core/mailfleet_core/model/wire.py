@@ -179,7 +179,7 @@ class RecipientOutcome(Struct, frozen=True):
     text: str
     """Of the reply or of the network error; printable, at most 1,000 characters."""
     phase: str
-    """dns, connect, greeting, ehlo, starttls, auth, mail, rcpt, data, dot; command: a postmaster ended it."""
+    """dns, egress, connect, greeting, ehlo, starttls, auth, mail, rcpt, data, dot; command: a postmaster ended it."""
 
 
 SETTLED, LOST, NOT_ATTEMPTED = "settled", "lost", "not_attempted"
@@ -193,7 +193,8 @@ class Result(Struct, frozen=True):
     attempt: int
     kind: str
     """`settled`: `outcomes` hold. `lost`: the sender that had it is gone; it may have been delivered.
-    `not_attempted`: nothing was sent (overload, drain); no attempt was used up."""
+    `not_attempted`: nothing was sent (overload, drain, or, with `outcomes` of the phase egress, our own way out failed);
+    no rung of the ladder was used up."""
     source: str
     started_at: float
     ended_at: float
@@ -379,7 +380,7 @@ class Source(Struct, frozen=True):
     lanes: tuple[int, ...] = ()
     """Lanes of dispatch that are its own; each gets 1/len(lanes) of the source's limits. None: nothing goes by it."""
     proxy: str = ""
-    """`socks5://host:port` of the proxy that connections go through; empty: none."""
+    """`socks5://user@host:port`, with TLS `socks5s://…`: the egress proxy that has the address; empty: none."""
     state: str = ACTIVE
     """`active`; `draining`, `quarantined`: nothing new is dispatched, what is in hand ends, waiting mail goes by
     others; `retired`: as draining, and it will be removed."""

@@ -23,11 +23,13 @@ class Stage(IntEnum):
 class ProxyFailed(Exception):
     """The proxy does not do what it was asked."""
 
-    def __init__(self, stage: Stage, text: str, code: int = Code.FAILED) -> None:
+    def __init__(self, stage: Stage, text: str, code: int = Code.DONE, silent: bool = False) -> None:
         super().__init__(text)
         self.stage = stage
         self.code = code
-        """Its reply to BIND or CONNECT, where that is what failed."""
+        """Its reply to BIND or CONNECT; 0 where that is not what failed."""
+        self.silent = silent
+        """It said nothing for as long as we waited."""
 
 
 WORDS: dict[int, str] = {

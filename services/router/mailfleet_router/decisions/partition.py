@@ -58,6 +58,8 @@ PUMP_UNITS = 500
 """Attempts begun in one go: results and new mail are looked at in between."""
 GIVE_BACK_SECONDS = 0.2
 """Before a unit is offered again that a sender did not try."""
+NOT_OUT_SECONDS = 5.0
+"""The same where our own way out failed: long enough to tell a proxy that restarts from one that is gone."""
 TAKE_UP_UNITS = 200
 """Units of the fold taken up in one go: they come to their turn while the partition is live."""
 
@@ -490,11 +492,22 @@ class Partition(Shaped):
             self.out.counts.append(("in_doubt", "", "", 1))
             waiting.entry = msgspec.structs.replace(entry, due_at=0.0)
         else:
-            waiting.entry = msgspec.structs.replace(entry, due_at=result.ended_at + GIVE_BACK_SECONDS)
+            seconds = self._not_out(held, site, entry, result, now) if result.outcomes else GIVE_BACK_SECONDS
+            waiting.entry = msgspec.structs.replace(entry, due_at=result.ended_at + seconds)
         if self.out.events:
             self._batches.setdefault(self._batch, []).append(waiting)
         else:
             self._one_less(waiting)
+
+    def _not_out(self, held: Held, site: SiteQueue, entry: Entry, result: Result, now: float) -> float:
+        """The source could not get out. Seconds until the unit is offered again."""
+        outcome = result.outcomes[0]
+        domain = held.domain.name if held.domain is not None else ""
+        self.shaper.not_out(entry, result, self._shape(site, held.domain), domain, now)
+        until = result.ended_at + NOT_OUT_SECONDS
+        reason = f"{entry.source} could not get out: {outcome.text}"[:1000]
+        self.out.events.append(story.held(entry, result.ended_at, reason, until, outcome.phase))
+        return NOT_OUT_SECONDS
 
     # --- what came back ------------------------------------------------------------------------------------------
     def _still(self, key: bytes, held: Held | None, then: str) -> bool:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,18 +25,17 @@ from mailfleet_core.model.wire import Route, Source
 from mailfleet_core.settings import RouteSettings
 from mailfleet_core.smtp.client import Offered, offered
 from mailfleet_core.smtp.reply import reply_of
+from mailfleet_core.socks.connecting import Turn
 from mailfleet_sender.decisions.hosts import addresses_in_order, hosts_in_order
 from mailfleet_sender.settings import SenderSettings
 from mailfleet_sender.shell.jobs import Failure, Link
+from mailfleet_sender.shell.way_out import CallFailed, WayOut
 
 log = logging.getLogger(__name__)
 
 REMEMBER_DOWN_SECONDS = 60.0
 SUBMISSIONS_PORT = 465
 """TLS from the first byte (RFC 8314)."""
-
-Turn = Callable[[], Awaitable[None]]
-"""Returns when a connection may be opened; it is opened in the same turn of the loop."""
 
 
 class Target(NamedTuple):
@@ -70,23 +68,36 @@ class Dialer:
     ehlo_name: str
     _down: dict[str, float] = field(default_factory=dict)
     _contexts: dict[bool, ssl.SSLContext] = field(default_factory=dict)
+    out: WayOut = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.out = WayOut(self.settings, self.source)
 
     async def dial(self, route: Route, turn: Turn) -> Open | Failure:
-        """The first connection that comes about; else the last thing that went wrong. Each try awaits its `turn`."""
+        """The first connection that comes about; else the last thing that went wrong. Each try awaits its `turn`.
+
+        What goes wrong on our own side is said only when nothing was heard of the site, also by the other family."""
         search = _Search(self, route)
         failure: Failure | None = None
+        ours: dict[bool, Failure] = {}
         tried = 0
         async for target in search.targets():
-            tried += 1
+            six = ":" in target.address
+            if six in ours:
+                continue
             opened = await self._try(route, target, turn)
             if isinstance(opened, Open):
                 self._down.pop(target.address, None)
                 return opened
+            if opened.answer.phase == phases.EGRESS:
+                ours[six] = opened
+                continue
+            tried += 1
             failure = opened
             self._down[target.address] = asyncio.get_running_loop().time() + REMEMBER_DOWN_SECONDS
             if tried >= self.settings.max_addresses:
                 break
-        return failure or search.verdict()
+        return failure or next(iter(ours.values()), None) or search.verdict()
 
     def failed_lately(self, address: str) -> bool:
         """Did the last connection to `address` fail, less than a minute ago?"""
@@ -147,7 +158,8 @@ class _Search:
             self._refused += [f"{host} [{address}]" for address in refused]
             metrics.INSIDE_ADDRESSES.inc(len(refused))
             log.warning("an MX points inside", extra={"mx": host, "addresses": " ".join(refused)})
-        return addresses_in_order(permitted, self._dialer.settings.ip_order, self._dialer.failed_lately)
+        order = self._dialer.out.order(self._dialer.settings.ip_order)
+        return addresses_in_order(permitted, order, self._dialer.failed_lately)
 
     def verdict(self) -> Failure:
         """Why there was nothing to connect to."""
@@ -159,14 +171,6 @@ class _Search:
         if all(host in self._named for _, host in self._route.hosts):
             return _failure(phases.DNS, Reply(0, "4.4.4", "the next hop has no address"))
         return _failure(phases.DNS, Reply(0, "5.4.4", "no mail host of the domain has an address"))
-
-
-class _CallFailed(Exception):
-    """Ends a call; carries the answer."""
-
-    def __init__(self, phase: str, reply: Reply) -> None:
-        super().__init__(reply.text)
-        self.answer = Answer(reply, phase)
 
 
 class _Call:
@@ -214,7 +218,7 @@ class _Call:
         if from_the_start:
             options["tls_context"] = self._dialer.context(self._route.tls == "verify")
         if self._target.address:
-            sock = await self._socket()
+            sock = await self._dialer.out.connected(self._target.address, self._route.port, self._turn)
             self._phase = phases.STARTTLS if from_the_start else phases.GREETING
             smtp = aiosmtplib.SMTP(sock=sock, **options)
         else:
@@ -223,25 +227,6 @@ class _Call:
             await self._turn()
         await smtp.connect()
         return smtp
-
-    async def _socket(self) -> socket.socket:
-        """A socket connected to the address that the guard has seen, from the address of the source."""
-        six = ":" in self._target.address
-        mine = self._dialer.source.address6 if six else self._dialer.source.address
-        sock = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if mine:
-                sock.bind((mine, 0))
-            there = (self._target.address, self._route.port)
-            await self._turn()
-            async with asyncio.timeout(self._settings.connect_seconds):
-                await asyncio.get_running_loop().sock_connect(sock, there)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
 
     async def _hello(self, smtp: aiosmtplib.SMTP) -> None:
         self._phase = phases.EHLO
@@ -263,7 +248,7 @@ class _Call:
         must = self._route.tls in ("required", "verify")
         if not smtp.supports_extension("starttls"):
             if must:
-                raise _CallFailed(phases.STARTTLS, Reply(0, "4.7.4", "TLS is required and the site does not offer it"))
+                raise CallFailed(phases.STARTTLS, Reply(0, "4.7.4", "TLS is required and the site does not offer it"))
             return
         self._phase = phases.STARTTLS
         context = self._dialer.context(self._route.tls == "verify")
@@ -283,15 +268,15 @@ class _Call:
         self._phase = phases.AUTH
         encrypted = smtp.get_transport_info("sslcontext") is not None
         if not encrypted and self._route.tls != "off":
-            raise _CallFailed(phases.AUTH, Reply(0, "4.7.4", "the password is not sent without TLS"))
+            raise CallFailed(phases.AUTH, Reply(0, "4.7.4", "the password is not sent without TLS"))
         route = self._dialer.routes.get(self._route.name)
         if route is None or not route.password_file:
-            raise _CallFailed(phases.AUTH, Reply(0, "4.3.5", "the settings have no password_file for this route"))
+            raise CallFailed(phases.AUTH, Reply(0, "4.3.5", "the settings have no password_file for this route"))
         try:
             secret = await asyncio.to_thread(Path(route.password_file).read_text, encoding="utf-8")
         except OSError as error:
             log.error("a password file cannot be read", extra={"route": route.name, "error": str(error)})
-            raise _CallFailed(phases.AUTH, Reply(0, "4.3.5", "the password file cannot be read")) from error
+            raise CallFailed(phases.AUTH, Reply(0, "4.3.5", "the password file cannot be read")) from error
         await smtp.login(self._route.username, secret.strip("\r\n"), timeout=self._settings.ehlo_seconds)
 
     def _hand_over(self, smtp: aiosmtplib.SMTP) -> Open:
@@ -299,7 +284,7 @@ class _Call:
         if protocol is None or transport is None or transport.is_closing():
             raise aiosmtplib.SMTPServerDisconnected("closed after the greeting")
         if protocol._buffer:
-            raise _CallFailed(self._phase, Reply(0, "4.5.0", "the site said more than it was asked"))
+            raise CallFailed(self._phase, Reply(0, "4.5.0", "the site said more than it was asked"))
         if secure := transport.get_extra_info("ssl_object"):
             self._tls_text = f"{secure.version()} {secure.cipher()[0]}"
         link = Link(self._target.mx, self._target.address, self._tls_text)
@@ -309,7 +294,7 @@ class _Call:
     def _answer(self, error: BaseException) -> Answer | None:
         """What an error of any library means; None: it is a fault of ours and must be seen."""
         where = f"{self._target.mx} [{self._target.address}]" if self._target.address else self._target.mx
-        if isinstance(error, _CallFailed):
+        if isinstance(error, CallFailed):
             return error.answer
         if isinstance(error, aiosmtplib.SMTPResponseException):
             lines = error.message.encode("utf-8", "surrogateescape").split(b"\n")

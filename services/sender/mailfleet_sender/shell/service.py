@@ -15,6 +15,7 @@ from mailfleet_core.bus.port import Bus, BusUnavailable, Membership, Record
 from mailfleet_core.clock import Clock
 from mailfleet_core.dns.guard import InsideGuard
 from mailfleet_core.dns.port import Resolver
+from mailfleet_core.model import reply as phases
 from mailfleet_core.model import wire
 from mailfleet_core.model.reply import Answer
 from mailfleet_core.model.shards import site_of
@@ -265,8 +266,11 @@ class Sender:
         dispatch = job.dispatch
         unit = dispatch.unit
         now = self.now()
+        # Where our own way out failed nothing was attempted; the router hears why, and counts it against the source.
+        ours = bool(answers) and answers[0] is not None and answers[0].phase == phases.EGRESS
+        kind = wire.NOT_ATTEMPTED if ours else wire.SETTLED
         result = wire.Result(
-            unit.unit_id, unit.hop, dispatch.attempt, wire.SETTLED, dispatch.source, job.started_at, now,
+            unit.unit_id, unit.hop, dispatch.attempt, kind, dispatch.source, job.started_at, now,
             settle(unit.recipients, answers), link.mx, link.address, link.tls, reused, dsn_passed_on,
         )  # fmt: skip
         metrics.ATTEMPT_SECONDS.note(now - job.started_at)

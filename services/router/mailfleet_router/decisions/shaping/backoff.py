@@ -61,6 +61,8 @@ class BackOff(Struct, frozen=True):
     reply: str = ""
     pause_told: bool = False
     """`tick` has said that the pause is over."""
+    whole: bool = False
+    """Nothing was said about the pace: when the probe is accepted, all is as it was."""
 
 
 class Hit(NamedTuple):
@@ -80,6 +82,8 @@ class Hit(NamedTuple):
     """How long `to_*` hold; the shortest that a pause is, up to 240 minutes."""
     to_per_second: float = 0.0
     to_connections: int = 0
+    whole: bool = False
+    """A pause that says nothing about the pace."""
 
 
 class Configured(NamedTuple):
@@ -128,6 +132,9 @@ def clean(state: BackOff, started_at: float, at: float) -> tuple[BackOff, Change
     if not state.probing or started_at < state.probe_from or at < state.paused_until:
         return state, None
     state = msgspec.structs.replace(state, probing=False, pause_told=True, since=max(state.since, at))
+    if state.whole:
+        state = msgspec.structs.replace(state, factor=WHOLE, whole=False, observed_per_second=0.0)
+        return state, Change("the probe came through", _why(state), 0.0, "back to the limits of the policy")
     until = state.since + STEP_SECONDS
     return state, Change("the probe was accepted", _why(state), until, "a tenth more each 10 minutes without a hit")
 
@@ -281,6 +288,7 @@ def _paused(state: BackOff, event: Hit, last_hit_at: float) -> tuple[BackOff, Ch
         pause_seconds=length,
         pause_told=False,
         probing=True,
+        whole=event.whole and (state.whole or not _slow(state)),
         probe_from=max(state.probe_from, until),
         rule=event.rule,
         reply=event.reply[:MAX_REPLY],

@@ -31,6 +31,8 @@ MOST_SECONDS = 3600.0
 """A sender that says that an attempt took longer is not believed."""
 TEXT = 300
 """Letters of a reply that are shown."""
+SPELL_SECONDS = 5.0
+"""Failures of our own way out in so long are one: all mail of a source fails at once, also where a proxy only restarts."""
 
 
 class Lesson(NamedTuple):
@@ -131,8 +133,19 @@ class Learned:
                 lesson = self._refused(facts, outcome, Moment(started_at, now, event + outcome.index), lesson)
         if any(outcome.verdict == DELIVERED for outcome in result.outcomes):
             self._clean(facts, started_at, now)
+        elif any(site_health.reached(outcome) is not None for outcome in result.outcomes):
+            self._got_out(facts, started_at, now)
         self._contact(facts, result, site, tried, Moment(started_at, now, event))
         return lesson
+
+    def not_out(self, outcome: RecipientOutcome, result: Result, facts: Facts, now: float) -> None:
+        """Nothing was attempted, for our own way out failed: it counts against `facts.source`, and says nothing of a site,
+        a tenant or a recipient."""
+        reading = self.rules.responses.classify(facts, outcome)
+        if reading.effect in EFFECTIVE:
+            started_at = now - min(max(0.0, result.ended_at - result.started_at), MOST_SECONDS)
+            spell = now // SPELL_SECONDS * SPELL_SECONDS
+            self._hit(facts, reading, outcome, Moment(started_at, now, 0), spell)
 
     def _refused(self, facts: Facts, outcome: RecipientOutcome, when: Moment, lesson: Lesson) -> Lesson:
         reading = self.rules.responses.classify(facts, outcome)
@@ -151,16 +164,19 @@ class Learned:
             return lesson._replace(wait_seconds=wait, greylisted=reading.reply_class is ReplyClass.GREYLISTED)
         return lesson
 
-    def _hit(self, facts: Facts, reading: Reading, outcome: RecipientOutcome, when: Moment) -> None:
+    def _hit(
+        self, facts: Facts, reading: Reading, outcome: RecipientOutcome, when: Moment, counted_at: float | None = None
+    ) -> None:
         key = scope_key(reading.scope, facts)
         threshold = Threshold(reading.hits, reading.window_seconds)
-        if not self._hits.observe(reading.rule, key, threshold, when.at, when.event):
+        at = when.at if counted_at is None else counted_at
+        if not self._hits.observe(reading.rule, key, threshold, at, when.event):
             return
         reply = f"{outcome.code or outcome.phase} {outcome.enhanced} {outcome.text}"
         hit = Hit(
             when.at, when.started_at, reading.effect is not Effect.SLOW, reading.rule, reply,
             self._pace(reading.scope, facts, when.at), reading.ttl_seconds, reading.rate_per_second,
-            reading.concurrency,
+            reading.concurrency, reading.reply_class is ReplyClass.EGRESS,
         )  # fmt: skip
         scope = self._scope(reading.scope, key, facts, when.at)
         state, change = backoff.hit(scope.state, hit)
@@ -175,6 +191,13 @@ class Learned:
             if scope.state.probing:
                 state, change = backoff.clean(scope.state, started_at, now)
                 self._become(scope, state, change, facts, kind, now)
+
+    def _got_out(self, facts: Facts, started_at: float, now: float) -> None:
+        """Whatever a site said, or did: our way out works."""
+        scope = self._wide.sources.get(facts.source)
+        if scope is not None and scope.state.probing and scope.state.whole:
+            state, change = backoff.clean(scope.state, started_at, now)
+            self._become(scope, state, change, facts, Kind.SOURCE, now)
 
     def _contact(self, facts: Facts, result: Result, site: Site, tried: tuple[str, ...], when: Moment) -> None:
         at = self.sites.get(facts.site)

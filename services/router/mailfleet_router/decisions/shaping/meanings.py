@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class ReplyClass(StrEnum):
-    """What happened, in twenty words that stay: reports and statistics are kept under them."""
+    """What happened, in twenty-one words that stay: reports and statistics are kept under them."""
 
     BAD_MAILBOX = "bad_mailbox"
     """There is no such mailbox."""
@@ -44,6 +44,8 @@ class ReplyClass(StrEnum):
     """No connection, or one that broke."""
     DNS = "dns"
     """The DNS gave no answer, or none that can be used."""
+    EGRESS = "egress"
+    """Our own way out: the source's address is not on the machine, or its egress proxy fails."""
     EXPIRED = "expired"
     """It was tried until its time was over."""
     UNKNOWN = "unknown"

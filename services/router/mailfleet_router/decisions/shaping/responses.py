@@ -38,8 +38,8 @@ MAX_HITS = 1000
 """The largest count of a threshold: so many instants are kept for it at most."""
 _CODE = re.compile(r"[2-5](?:\d\d|\dx|xx)\Z")
 PHASES = (
-    phases.DNS, phases.CONNECT, phases.GREETING, phases.EHLO, phases.STARTTLS, phases.AUTH, phases.MAIL, phases.RCPT,
-    phases.DATA, phases.DOT,
+    phases.DNS, phases.EGRESS, phases.CONNECT, phases.GREETING, phases.EHLO, phases.STARTTLS, phases.AUTH, phases.MAIL,
+    phases.RCPT, phases.DATA, phases.DOT,
 )  # fmt: skip
 
 

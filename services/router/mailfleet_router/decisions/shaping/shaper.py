@@ -64,7 +64,7 @@ class Shaper(Ways):
                 path = self.path(site, facts, source)
                 if self._free(path, at, facts, now) <= now:
                     return self._go(path, at, facts, route, now)
-        if at is not None and (probe := self._probe(pool, site, facts, at, now)) is not None:
+        if (at or self.wide.sources) and (probe := self._probe(pool, site, facts, at, now)) is not None:
             return self._go(probe, at, facts, route, now)
         options = [self._option(site, facts, at, member, now) for member in pool.members]
         surplus = [self._option(site, facts, at, member, now) for member in pool.overflow]
@@ -113,16 +113,17 @@ class Shaper(Ways):
     ) -> Lesson:
         """An attempt at the hosts `tried` has come to an end."""
         site.stands.clear()  # a bad answer is counted where good ones were not
-        envelope = entry.unit.envelope
-        facts = Facts(
-            envelope.tenant, envelope.stream, envelope.pool, entry.source, site.name, site.provider, domain
-        )  # fmt: skip
-        pool = self.sources.pool(envelope.pool)
+        facts = _facts_of(entry, site, domain)
+        pool = self.sources.pool(facts.pool)
         lesson = self.learned.answered(entry, result, facts, Site(site.name, site.hosts, max(1, len(pool))), tried, now)
         if self.warms and (warm := self.warms.get(warm_key(entry.source, site))) is not None:
             for outcome in result.outcomes:
                 warm.answered(outcome.verdict, lesson.blocked)
         return lesson
+
+    def not_out(self, entry: Entry, result: Result, site: SiteShape, domain: str, now: float) -> None:
+        """An attempt did not get out, by a fault of our own."""
+        self.learned.not_out(result.outcomes[0], result, _facts_of(entry, site, domain), now)
 
     def asked(self, entry: Entry, site: SiteShape, domain: str) -> str:
         """The source that a greylisting site expects again with this unit; empty: any."""
@@ -148,17 +149,23 @@ class Shaper(Ways):
             state, plan = self.learned.standings.state, self.plan
             at = self.learned.sites.get(site.name)
             pool.plain = at is None and not any(
-                state("source|site", source, site.name) == reputation.QUARANTINE or plan(source, site.provider)
+                state("source|site", source, site.name) == reputation.QUARANTINE
+                or plan(source, site.provider)
+                or source in self.wide.sources
                 for source, _ in pool.members
             )
         return pool.plain
 
-    def _probe(self, pool: PoolAt, site: SiteShape, facts: Facts, at: AtSite, now: float) -> Path | None:
+    def _probe(self, pool: PoolAt, site: SiteShape, facts: Facts, at: AtSite | None, now: float) -> Path | None:
         """A way whose pause is over: one unit tries it, or it would never be found out that it is open again."""
         for source, _ in pool.members:
-            scope = at.sources.get(source)
-            blocked = at.health.failing and site_health.standing(at.health, source, now).kind == site_health.BLOCKED
-            if (scope is not None and scope.state.probing) or blocked:
+            scopes = (at.sources.get(source) if at else None, self.wide.sources.get(source))
+            blocked = (
+                at is not None
+                and at.health.failing
+                and site_health.standing(at.health, source, now).kind == site_health.BLOCKED
+            )
+            if blocked or any(scope is not None and scope.state.probing for scope in scopes):
                 path = self.path(site, facts, source)
                 if not path.in_flight and path.warm is None and self._free(path, at, facts, now) <= now:
                     return path
@@ -267,3 +274,8 @@ def _opens_at(option: Option, now: float) -> float:
     """When a source may go again, by all that holds it; infinite: when a unit comes back."""
     at = max(option.excluded_until, option.more_at if option.allowance <= 0 else 0.0)
     return at if at > now else now + LOOK_AGAIN_SECONDS
+
+
+def _facts_of(entry: Entry, site: SiteShape, domain: str) -> Facts:
+    envelope = entry.unit.envelope
+    return Facts(envelope.tenant, envelope.stream, envelope.pool, entry.source, site.name, site.provider, domain)
