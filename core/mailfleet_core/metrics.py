@@ -145,6 +145,11 @@ ATTEMPT_SECONDS = NotedHistogram("mailfleet_attempt_seconds", "Length of one att
 INSIDE_ADDRESSES = Counter(
     "mailfleet_inside_addresses_refused_total", "Connections refused by the inside-address guard."
 )
+IP_MISMATCHES = Counter(
+    "mailfleet_egress_ip_mismatch_total",
+    "Looks from outside that saw another address than the source's.",
+    ("source", "expected", "seen"),
+)
 EGRESS_FAILURES = Counter(
     "mailfleet_sender_egress_failures_total",
     "Connections that failed on our own side of the way out: the address is not on the machine, or the proxy fails.",

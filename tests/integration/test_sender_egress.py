@@ -201,3 +201,34 @@ async def test_a_proxy_that_says_nothing_is_not_waited_for_long_and_takes_nobody
     async with server(stuck) as port:
         result = await sending(address=HERE, proxy=f"socks5://127.0.0.1:{port}").send(route(25), quick)
         assert read(result) == (*DEFERRED, "4.4.5", "connect")
+
+
+@pytest.mark.parametrize(
+    ("answer", "mismatches"),
+    [
+        (b"220 egress-check [127.0.0.7]\r\n", 0),
+        (b"220 egress-check [203.0.113.50]\r\n", 0),
+        (b"220 egress-check [203.0.113.77]\r\n", 1),
+        (b"220 mx ESMTP\r\n", 0),
+    ],
+)
+async def test_an_address_that_is_seen_and_is_not_ours_is_counted(answer: bytes, mismatches: int) -> None:
+    asked: list[str] = []
+
+    async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(writer.get_extra_info("peername")[0])
+        writer.write(answer)
+
+    async with server(tell) as port:
+        out = sending(address=HERE, ehlo_name="nat.test")
+        out.resolver.hosts["nat.test"] = ("203.0.113.50",)
+        labels = ("default", HERE, "203.0.113.77")
+        before = metrics.IP_MISMATCHES.labels(*labels)._value.get()
+        async with out.running(settings(egress_check=f"127.0.0.1:{port}", egress_check_seconds=3600.0)) as sender:
+            async with asyncio.timeout(10):
+                while not asked:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)
+            assert sender.ready
+        assert asked == [HERE]
+        assert metrics.IP_MISMATCHES.labels(*labels)._value.get() - before == mismatches

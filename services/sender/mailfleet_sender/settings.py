@@ -45,6 +45,14 @@ class SenderSettings(Section, frozen=True):
     ] = ""
     proxy_ca_file: Annotated[str, _doc("CA certificates for `socks5s://` proxies; empty: the system's.")] = ""
     proxy_seconds: Annotated[float, _doc("Wait until an egress proxy has taken the source address.")] = 10.0
+    egress_check: Annotated[
+        str,
+        _doc(
+            "`address:port` outside that says which address it sees (`python -m mailfleet_egress check` there, or a mail "
+            "server that repeats it in its answer to EHLO); empty: nobody is asked."
+        ),
+    ] = ""
+    egress_check_seconds: Annotated[float, _doc("Between two questions of that for each source.")] = 600.0
     connect_seconds: Annotated[float, _doc("Wait for a TCP connection, per address.")] = 30.0
     greeting_seconds: Annotated[float, _doc("Wait for the greeting (RFC 5321 4.5.3.2.1).")] = 300.0
     ehlo_seconds: Annotated[float, _doc("Wait for the reply to EHLO, STARTTLS and AUTH.")] = 300.0
@@ -62,6 +70,13 @@ def check(settings: SenderSettings) -> None:
     """Raises SettingsError for what types do not catch."""
     if settings.ip_order not in ORDERS:
         raise SettingsError(f"[sender] ip_order = {settings.ip_order!r}: it is one of {', '.join(ORDERS)}")
+    if settings.egress_check:
+        host, _, port = settings.egress_check.rpartition(":")
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+            int(port)
+        except ValueError as error:
+            raise SettingsError(f"[sender] egress_check: {settings.egress_check!r} is no address:port") from error
     for text in settings.allowed_inside:
         try:
             ipaddress.ip_network(text, strict=False)

@@ -29,6 +29,7 @@ from mailfleet_sender.shell.dial import Dialer
 from mailfleet_sender.shell.jobs import Job, Link
 from mailfleet_sender.shell.lane import GROUP, Lane, patiently
 from mailfleet_sender.shell.paths import EgressPath
+from mailfleet_sender.shell.verifying import Verifier
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,9 @@ class Sender:
         only = frozenset(self._settings.lanes) or None
         self._membership = await self._bus.join(GROUP, topics.DISPATCH, self._assigned, self._revoked, only)
         self._holding = self._membership
+        if self._settings.egress_check:
+            verifier = Verifier(self._settings.egress_check, self._settings.egress_check_seconds, self._held_dialers)
+            self._tasks.append(loop.create_task(verifier.run()))
 
     async def drain(self) -> None:
         """See `Service.drain`."""
@@ -243,6 +247,11 @@ class Sender:
                 self._settings, source, self._resolver, self._guard, self._routes, self._clock.jitter, ehlo_name
             )
         return dialer
+
+    def _held_dialers(self) -> list[Dialer]:
+        """Of the sources whose lanes are held here."""
+        held = self._lanes.keys()
+        return [self._dialer(name) for name in self._table.sources if held & frozenset(self._table.lanes(name))]
 
     # --- sources -------------------------------------------------------------------------------------------------
     def _sources_changed(self) -> None:
