@@ -73,7 +73,7 @@ def filled(expr: str, values: Mapping[str, str], interval: str) -> str:
 
 
 def counted(expr: str) -> str:
-    """The same with comparisons that say 0 or 1 instead of leaving out: it has data when what it compares has."""
+    """The same, but nothing is left out: comparisons say 0 or 1, and `unless` is `and`. It has data when all its parts have."""
     parts = _TEXT.split(expr)
     return "".join(part if number % 2 else _without_filters(part) for number, part in enumerate(parts))
 
@@ -81,4 +81,4 @@ def counted(expr: str) -> str:
 def _without_filters(part: str) -> str:
     # Between quotes stand values of matchers only; `=~`, `!=` before a quote are matchers themselves.
     head, last = (part[:-2], part[-2:]) if part.endswith(("=~", "!~", "!=")) else (part, "")
-    return _COMPARISON.sub(r"\1 bool", head) + last
+    return re.sub(r"\bunless\b", "and", _COMPARISON.sub(r"\1 bool", head)) + last

@@ -16,6 +16,7 @@ from support.needs import program
 from support.processes import run
 
 RUNBOOKS = Path(__file__).parents[2] / "docs/runbooks"
+RECORDING = [group["name"] for group in yaml.safe_load((expressions.RULES / "recording.yaml").read_text())["groups"]]
 ALERTS = [rule for rule in expressions.rules() if "alert" in rule]
 NS = 'namespace="mail"'
 Series = dict[str, str]
@@ -151,6 +152,7 @@ def test_an_alert_fires_when_it_should(case: Case, tmp_path: Path) -> None:
     document: dict[str, Any] = {
         "rule_files": [str(expressions.RULES / f"{name}.yaml") for name in ("recording", case.alert)],
         "evaluation_interval": case.every,
+        "group_eval_order": [*RECORDING, case.alert],
         "tests": [{"interval": case.step, "input_series": series, "promql_expr_test": [question]}],
     }
     file = tmp_path / "test.yaml"

@@ -142,6 +142,7 @@ def test_every_variable_is_used() -> None:
         ("a > 0", "a > bool 0"),
         ('min by (x) (m{a!="b"}) == 0', 'min by (x) (m{a!="b"}) == bool 0'),
         ('a{x=~"y"} >= 1\nand b != 2', 'a{x=~"y"} >= bool 1\nand b != bool 2'),
+        ("a * 0\nunless b", "a * 0\nand b"),
         ('sum(m{a!~"x|y", b="=="}) < 1', 'sum(m{a!~"x|y", b="=="}) < bool 1'),
     ],
 )

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 
 from mailfleet_core import metrics
+from mailfleet_core.bus import topics
 
 _recipients: Counter[tuple[str, str]] = Counter()
 _streams: dict[str, metrics.NotedHistogram] = {}
+metrics.STALE_RECORDS.labels(topics.QUEUE)  # from the start, so that the first one is a change
 
 
 def count(counts: Iterable[tuple[str, str, str, int]]) -> None:

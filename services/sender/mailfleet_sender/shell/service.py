@@ -82,6 +82,7 @@ class Sender:
         self._tasks: list[asyncio.Task[None]] = []
         self._attempts: defaultdict[tuple[str, str], int] = defaultdict(int)
         """Answers by source and kind since the metrics were told."""
+        self._stale = metrics.STALE_RECORDS.labels(topics.DISPATCH)
         self._unwritten: list[_Writing] = []
         """Results whose append has not ended; one of them is watched, for appends end in company."""
         self._watched: asyncio.Future[int] | None = None
@@ -212,7 +213,7 @@ class Sender:
 
     def _ignore(self, lane: Lane, offset: int) -> None:
         """A zombie's: nothing is done about it."""
-        metrics.STALE_RECORDS.labels(topics.DISPATCH).inc()
+        self._stale.inc()
         lane.position.answered(offset)
 
     def _known(self, lane: Lane, offset: int, dispatch: wire.Dispatch) -> bool:
