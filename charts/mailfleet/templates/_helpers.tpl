@@ -197,6 +197,14 @@ checksum/settings: {{ include "mailfleet.settings" . | sha256sum }}
 {{- end -}}
 {{- end -}}
 
+{{- define "mailfleet.proxyUsersSecret" -}}
+{{- $found := list .Values.operator.proxyUsersSecret -}}
+{{- range $name, $pool := .Values.pools -}}
+{{- $found = append $found (dig "egress" "proxy" "authSecretRef" "name" "" $pool) -}}
+{{- end -}}
+{{- with compact $found }}{{ first . }}{{ end -}}
+{{- end -}}
+
 {{/* Does anything live in the egress namespace? */}}
 {{- define "mailfleet.egressUsed" -}}
 {{- if and (not (include "mailfleet.embedded" .)) (or .Values.egressProxy.enabled (include "mailfleet.hostNetworkPools" .)) -}}true{{- end -}}
