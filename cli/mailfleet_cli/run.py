@@ -170,7 +170,9 @@ def own_command(invocation: Invocation) -> str:
     """How to call this command from here, with the settings that it was called with."""
     path = Path(sys.argv[0])
     if path.name == "__main__.py" and not shutil.which("mailfleet"):
-        return f"python3 -m mailfleet_cli --config {invocation.path}" if invocation.given else "python3 -m mailfleet_cli"
+        return (
+            f"python3 -m mailfleet_cli --config {invocation.path}" if invocation.given else "python3 -m mailfleet_cli"
+        )
     try:
         shown = "mailfleet" if shutil.which("mailfleet") else str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
