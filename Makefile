@@ -90,8 +90,8 @@ dashboards: setup ## write Grafana's dashboards into the chart
 chart-docs: setup ## write the chart's README, schema and topics anew, from values.yaml and the code
 	@$(BIN)/python scripts/chart_documents.py
 
-test-chart: setup ## the chart: lint, template tests, what holds for every pod (builds helm once)
-	@scripts/tools.sh helm helm-unittest >/dev/null
+test-chart: setup ## the chart: lint, template tests, what holds for every pod, a real API server (builds its tools once)
+	@scripts/tools.sh helm helm-unittest kubeconform kube-score kube-apiserver >/dev/null
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m cluster tests/chart
 
 format: setup ## let ruff write the code its way

@@ -80,6 +80,9 @@ unsafe_durability: true
 {{/* [ingest] as YAML */}}
 {{- define "mailfleet.ingestSettings" -}}
 {{- $ingest := .Values.ingest }}
+{{- if and $ingest.proxyProtocol.enabled (not $ingest.proxyProtocol.networks) }}
+{{- fail "ingest.proxyProtocol.networks is empty: name the balancers that are believed" }}
+{{- end }}
 {{- with .Values.hostname }}
 hostname: {{ . | quote }}
 {{- end }}
@@ -94,7 +97,7 @@ listeners:
     key_file: /etc/mailfleet-tls/tls.key
     {{- if $ingest.proxyProtocol.enabled }}
     proxy_protocol: true
-    proxy_networks: {{ required "ingest.proxyProtocol.networks is empty: name the balancers that are believed" $ingest.proxyProtocol.networks | toJson }}
+    proxy_networks: {{ $ingest.proxyProtocol.networks | toJson }}
     {{- end }}
 {{- end }}
 {{- end }}
