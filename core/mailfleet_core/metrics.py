@@ -94,6 +94,9 @@ DSNS = Counter("mailfleet_dsns_total", "Delivery status notifications made.", ("
 DELIVERY_SECONDS = NotedHistogram(
     "mailfleet_delivery_seconds", "From accepted to delivered, per unit.", ("stream",), buckets=LATENCY_SECONDS
 )
+STATS_SECONDS = Counter(
+    "mailfleet_router_stats_seconds_total", "Time spent on telling mail.stats how partitions stand."
+)
 
 # --- fleet
 POOL_UNITS = Gauge(

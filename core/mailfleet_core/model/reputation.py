@@ -19,8 +19,8 @@ from typing import NamedTuple
 from mailfleet_core.model.wire import Struct
 
 DELIVERED, DEFERRED, BOUNCED, OTHER, BLOCKED, COMPLAINED = range(6)
-"""What is counted. DELIVERED is for sites that report complaints, which it is the denominator of. OTHER is an answer that
-says nothing against us: delivered where complaints are not reported, refused for its content."""
+"""What is counted. DELIVERED is the denominator of complaints: where sites are summed up, only for sites that report them.
+OTHER is an answer that says nothing against us: delivered where complaints are not reported, refused for its content."""
 
 GOOD, WATCH, SLOW, QUARANTINE = range(4)
 STATES = ("good", "watch", "slow", "quarantine")

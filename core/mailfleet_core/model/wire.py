@@ -214,7 +214,7 @@ class Event(Struct, frozen=True):
     unit: bytes
     """The unit it is about."""
     kind: str
-    """accepted, queued, held, attempted, deferred, delivered, bounced, expired, suppressed, cancelled, in_doubt;
+    """accepted, queued, held, attempted, deferred, delivered, bounced, expired, suppressed, cancelled, in_doubt, complaint;
     about no unit: shaping (what a scope may send has changed), policy (another traffic policy is in force)."""
     at: float
     recipients: tuple[tuple[int, str], ...] = ()
@@ -271,7 +271,7 @@ class Event(Struct, frozen=True):
 
 EVENT_KINDS = (
     "accepted", "queued", "held", "attempted", "deferred", "delivered", "bounced", "expired", "suppressed",
-    "cancelled", "in_doubt", "shaping", "policy",
+    "cancelled", "in_doubt", "complaint", "shaping", "policy",
 )  # fmt: skip
 TERMINAL_KINDS = frozenset({"delivered", "bounced", "expired", "suppressed", "cancelled"})
 

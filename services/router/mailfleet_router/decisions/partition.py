@@ -248,6 +248,7 @@ class Partition(Shaped):
         held.delay, held.since = TOLD if entry.delay_reported else 0, now
         held.site = self.scheduler.site(unit.site, now)
         held.site.units += 1
+        self.pools[held.pool] += 1
         if held.kind == ATTEMPT:
             held.state, held.since = IN_FLIGHT, entry.attempted_at
             self.scheduler.took(held.site)
@@ -541,6 +542,7 @@ class Partition(Shaped):
         elif then == "gone":
             self.ledger.end(key, held.hop)
             if held.site is not None:
+                self.pools[held.pool] -= 1
                 self._left(held.site)
         elif then == "go on":
             self._go_on(held, now, entry)

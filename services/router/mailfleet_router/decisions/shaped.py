@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from mailfleet_core.model import wire
@@ -43,12 +44,14 @@ class Shaped(Carrying):
         self._states = States(self.shaper)
         self._look_at = 0.0
         self._warms: dict[int, Warm] = {}
+        self.pools: Counter[str] = Counter()
+        """Units by their pool."""
 
     def learned(self, records: Iterable[Record]) -> None:
         """Records of `mail.site`: until we are live what others left, then only what must be put right."""
-        for _, key, mark, value in records:
+        for offset, key, mark, value in records:
             if mark[:1] != CLAIM:
-                self._states.read(key, epoch_of(mark), value, self.epoch)
+                self._states.read(key, epoch_of(mark), value, self.epoch, offset)
 
     def obey(self, policy: Policy, now: float) -> None:
         """Another policy holds from now on."""

@@ -46,6 +46,7 @@ from mailfleet_router.shell.sharding import Sharding
 from mailfleet_router.shell.site_metrics import SiteMetrics
 from mailfleet_router.shell.spill_file import SpillFile
 from mailfleet_router.shell.splitter import Splitter
+from mailfleet_router.shell.stats import Telling
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Router:
         routing.shards = control.shards
         self._sharding = Sharding(bus, clock, control.shards, lambda: self._tools.policy)
         self._site_metrics = SiteMetrics(minute)
+        self._telling = Telling(bus, clock, self.owners, context.instance)
         self._auditor: Auditor | None = None
         self._fleet_metrics: FleetMetrics | None = None
         self._splitter = Splitter(bus, policy)
@@ -232,6 +234,7 @@ class Router:
                     await owner.commit()
                 self._divide()
                 self._gauge()
+                await self._telling.tell()
             except BusUnavailable:
                 log.info("positions are committed when the log is back")
             except Exception:

@@ -97,9 +97,9 @@ class Learned:
 
     def __init__(self, rules: Rules, wide: Wide, pace: Callable[[str, Facts, float], float]) -> None:
         """`pace`: messages per second that a scope (its key, and facts that are of it) has lately sent."""
-        self.rules = rules
         self.sites: dict[str, AtSite] = {}
         self.standings = Standings()
+        self.obey(rules)
         self.events: list[Event] = []
         """Changes to be told."""
         self._wide = wide
@@ -109,6 +109,11 @@ class Learned:
         """By key, with the site."""
         self._dirty: dict[str, str] = {}
         """Key → site of what is to be written."""
+
+    def obey(self, rules: Rules) -> None:
+        """Another policy."""
+        self.rules = rules
+        self.standings.obey(rules.feedback)
 
     def at(self, site: str) -> AtSite | None:
         """What is known of a site; None: nothing is wrong."""

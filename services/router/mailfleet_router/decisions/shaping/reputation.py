@@ -88,6 +88,8 @@ class Counts(Struct, frozen=True):
     days: tuple[Day, ...] = ()
     troubles: int = 0
     """Complaints and block replies ever: what ends a clean time."""
+    heard: int = -1
+    """Complaints up to this offset of `mail.site` are counted here."""
 
 
 class Standing(Struct, frozen=True):
@@ -148,7 +150,7 @@ def observe_all(counts: Counts, seen: tuple[int, ...], now: float) -> Counts:
     bad = seen[BLOCKED] + seen[COMPLAINED]
     kept = tuple(days[number] for number in sorted(days))
     # What is bad pushes nothing out: a complaint or a block reply must not make the rest look better.
-    return Counts(kept if sum(seen) == bad else _capped(kept, now), counts.troubles + bad)
+    return Counts(kept if sum(seen) == bad else _capped(kept, now), counts.troubles + bad, counts.heard)
 
 
 def merge(first: Counts, second: Counts) -> Counts:

@@ -21,6 +21,8 @@ class Rules:
         self.policy = policy
         self.limits = Limits(traffic)
         self.responses = Responses(*policy.packs())
+        self.feedback = frozenset(provider.name for provider in traffic.providers if provider.feedback)
+        """Providers that report complaints."""
         self.tuning = sections.tuning(traffic.reputation)
         self.narrow = self.limits.fields & {FIELDS.index("domain"), FIELDS.index("campaign")}
         """Fields by which units of one tenant, stream and pool differ to the limits."""

@@ -30,6 +30,14 @@ class Provider(Spec, frozen=True, kw_only=True):
     domains: Annotated[
         tuple[str, ...], doc("Recipient domains that are of it, whatever their MX says.", ["yahoo.com"])
     ] = ()
+    feedback: Annotated[
+        bool,
+        doc(
+            "It reports complaints to us (a feedback loop), so they are a share of what is delivered to it. Without it, that "
+            "is known from its first complaint on.",
+            True,
+        ),
+    ] = False
     citation: Annotated[
         Citation | None,
         doc(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from mailfleet_core.model.complaint import Complaint
 from mailfleet_core.model.wire import DELIVERED, Entry, Result, Route
 from mailfleet_router.decisions.shaping import reputation, site_health
 from mailfleet_router.decisions.shaping.gate import Gate, Scope
@@ -20,7 +21,7 @@ from mailfleet_router.decisions.shaping.site_shape import Path, PoolAt, SiteShap
 from mailfleet_router.decisions.shaping.values import Facts
 from mailfleet_router.decisions.shaping.warming import Warm
 from mailfleet_router.decisions.shaping.warmup import UNLIMITED
-from mailfleet_router.decisions.shaping.ways import Go, Ways, pace_of, warm_key
+from mailfleet_router.decisions.shaping.ways import Go, Ways, pace_of, warm_key, warm_name
 
 LEASE_SECONDS = 1.0
 """Between two looks at a share of a limit."""
@@ -86,6 +87,7 @@ class Shaper(Ways):
             path.warm.take(now)
             self._want(path.warm, now)
         self._out[unit] = (go, site, facts)
+        self.flow.count(path.facts.source, facts.pool, now)
         site.pace.count(now)
         pace_of(site.paces, path.facts.source).count(now)
         pace_of(site.tenants, facts.tenant).count(now)
@@ -102,7 +104,7 @@ class Shaper(Ways):
         stands = site.stands.get(key)
         if stands is None:
             stands = site.stands[key] = self.learned.standings.of(facts._replace(source=source), True)
-        self.learned.standings.add(stands, reputation.OTHER)
+        self.learned.standings.add(stands, reputation.DELIVERED)
         if go.path.warm is not None:
             go.path.warm.answered(DELIVERED, False)
         return True
@@ -124,6 +126,17 @@ class Shaper(Ways):
     def not_out(self, entry: Entry, result: Result, site: SiteShape, domain: str, now: float) -> None:
         """An attempt did not get out, by a fault of our own."""
         self.learned.not_out(result.outcomes[0], result, _facts_of(entry, site, domain), now)
+
+    def complained(self, key: str, offset: int, said: Complaint, fresh: bool) -> None:
+        """A record of a complaint. `fresh`: it came while we were the owner, so nobody has counted it for a warm-up."""
+        provider = self.rules.provider(said.site, (said.mx,) if said.mx else (), said.domain)
+        if not self.learned.standings.complained(key, offset, said, provider):
+            return
+        if (site := self.sites.get(said.site)) is not None:
+            site.stands.clear()
+        warm = self.warms.get(warm_name(said.source, provider or said.site))
+        if fresh and warm is not None:
+            warm.complained()
 
     def asked(self, entry: Entry, site: SiteShape, domain: str) -> str:
         """The source that a greylisting site expects again with this unit; empty: any."""

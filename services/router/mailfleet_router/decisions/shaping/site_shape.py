@@ -146,5 +146,5 @@ class SiteShape:
         self.paces: dict[str, Pace] = {}
         """By source."""
         self.tenants: dict[str, Pace] = {}
-        self.stands: dict[tuple[str, str, str], tuple[Stand, ...]] = {}
+        self.stands: dict[tuple[str, str, str], tuple[tuple[Stand, int], ...]] = {}
         """Where what is delivered is counted: by source, tenant and stream."""

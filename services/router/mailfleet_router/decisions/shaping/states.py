@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+from mailfleet_core.model import complaint
+from mailfleet_core.model.complaint import Complaint
+from mailfleet_core.model.wire import Malformed
 from mailfleet_router.decisions.shaping import warmup
 from mailfleet_router.decisions.shaping.shaper import Shaper
 
@@ -17,17 +20,34 @@ class States:
         self._shaper = shaper
         self._found: dict[bytes, tuple[int, bytes | None]] = {}
         self._wrong: dict[str, None] = {}
+        self._complaints: list[tuple[str, int, Complaint]] = []
         self._restored = False
         self.unread = 0
         """Records that are not understood; their scopes start without a memory."""
 
-    def read(self, key: bytes, epoch: int, value: bytes | None, ours: int) -> None:
-        """One record, in order. What an older owner writes after us must not be the last word on its key."""
-        if self._restored:
+    def read(self, key: bytes, epoch: int, value: bytes | None, ours: int, offset: int = -1) -> None:
+        """One record, in order. What an older owner writes after us must not be the last word on its key. Complaints are
+        written by anybody."""
+        if key.startswith(complaint.PREFIX):
+            self._complain(key.decode(errors="replace"), offset, value)
+        elif self._restored:
             if epoch < ours:
                 self._wrong[key.decode(errors="replace")] = None
         elif epoch >= self._found.get(key, (-1, None))[0]:
             self._found[key] = (epoch, value)
+
+    def _complain(self, key: str, offset: int, value: bytes | None) -> None:
+        if value is None:
+            return
+        try:
+            said = complaint.decode(value)
+        except Malformed:
+            self.unread += 1
+            return
+        if self._restored:
+            self._shaper.complained(key, offset, said, fresh=True)
+        else:
+            self._complaints.append((key, offset, said))
 
     def restore(self, now: float) -> None:
         """Everything was read."""
@@ -42,6 +62,9 @@ class States:
                 self._shaper.learned.read(name, value, now)
             except (msgspec.MsgspecError, ValueError):
                 self.unread += 1
+        for name, offset, said in self._complaints:
+            self._shaper.complained(name, offset, said, fresh=False)
+        self._complaints.clear()
         self._found.clear()
         self._restored = True
 

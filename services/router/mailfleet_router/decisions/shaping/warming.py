@@ -78,6 +78,10 @@ class Warm:
         if field:
             self.state = warmup.settled(self.state, field)
 
+    def complained(self) -> None:
+        """A recipient has complained."""
+        self.state = warmup.settled(self.state, "complaints")
+
     def more_at(self, now: float) -> float:
         """When there is more allowance."""
         more = warmup.allowance(self.state, self.plan, now)

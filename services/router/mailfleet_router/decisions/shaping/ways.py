@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from mailfleet_core.model.wire import Route, Source
 from mailfleet_router.decisions.shaping import site_health
+from mailfleet_router.decisions.shaping.flow import Flow
 from mailfleet_router.decisions.shaping.gate import Gate, Scope
 from mailfleet_router.decisions.shaping.gcra import default_burst
 from mailfleet_router.decisions.shaping.learned import AtSite, Learned, Wide
@@ -111,6 +112,7 @@ class Ways:
         """From when on we are the owner."""
         self.sites: dict[str, SiteShape] = {}
         self.gates: dict[str, Gate] = {}
+        self.flow = Flow()
         self.warms: dict[str, Warm] = {}
         self.wanting: dict[str, Warm] = {}
         """Those that need more allowance."""
@@ -136,13 +138,15 @@ class Ways:
         if rules is not self.rules:
             # Its counters are others: what was sent before is not known of them.
             self.since = now
-        self.rules, self.sources, self.learned.rules = rules, sources, rules
+        self.rules, self.sources = rules, sources
+        self.learned.obey(rules)
         for warm in self.warms.values():
             warm.begin(self._began(warm.key))
         out: dict[str, list[bytes]] = {}
         for unit, (_, site, _) in self._out.items():
             out.setdefault(site.name, []).append(unit)
         for site in self.sites.values():
+            site.stands.clear()
             site.provider = rules.provider(site.name, tuple(sorted(site.hosts)), "")
             self._reshape(site, out.get(site.name, ()))
 
@@ -188,6 +192,10 @@ class Ways:
         for counter in go.counters:
             counter.in_flight += 1
         self._out[unit] = (go, site, facts)
+
+    def out(self) -> Iterator[tuple[str, str]]:
+        """Source and pool of each unit in senders' hands."""
+        return ((go.path.facts.source, facts.pool) for go, _, facts in self._out.values())
 
     def freed(self, unit: bytes) -> tuple[Go, SiteShape, Facts] | None:
         """It came back."""
@@ -341,4 +349,8 @@ def pace_of(table: dict[str, Pace], name: str) -> Pace:
 
 
 def warm_key(source: str, site: SiteShape) -> str:
-    return f"warmup|{source}|{site.provider or site.name}"
+    return warm_name(source, site.provider or site.name)
+
+
+def warm_name(source: str, provider: str) -> str:
+    return f"warmup|{source}|{provider}"
