@@ -56,6 +56,7 @@ class LazyGroup(click.Group):
         "commands": ("commanding", "Show the commands that are in force."),
         "sources": ("sources", "Show the egress sources."),
         "source": ("sources", "Make, drain and remove an egress source."),
+        "feedback": ("feedback", "Count complaints of recipients."),
         "credential": ("credential", "Add, list and revoke credentials."),
         "topics": ("topics", "Make the topics of the log, and check them."),
         "config": ("check", "Look at the settings."),

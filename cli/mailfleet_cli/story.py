@@ -154,4 +154,9 @@ def _where(event: Event) -> str:
     return f"{host} [{event.address}]" if event.address else host
 
 
-_TELLERS = {"accepted": _accepted, "queued": _queued, "held": _held, "attempted": _attempted}
+def _complaint(event: Event) -> list[str]:
+    source = f"source {event.source}" if event.source else ""
+    return [_who(event), event.text, f"reported by {event.by}" if event.by else "", source, _where(event)]
+
+
+_TELLERS = {"accepted": _accepted, "queued": _queued, "held": _held, "attempted": _attempted, "complaint": _complaint}

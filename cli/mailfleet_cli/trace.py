@@ -14,7 +14,7 @@ from mailfleet_core.settings import SettingsFile
 
 COLOURS = {
     "accepted": "cyan", "delivered": "green", "deferred": "yellow", "held": "yellow", "bounced": "red", "expired": "red",
-    "in_doubt": "magenta", "suppressed": "red", "cancelled": "red",
+    "in_doubt": "magenta", "suppressed": "red", "cancelled": "red", "complaint": "red",
 }  # fmt: skip
 
 
