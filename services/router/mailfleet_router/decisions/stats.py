@@ -108,8 +108,9 @@ def _sources(shaper: Shaper, now: float) -> list[SourceStats]:
     out = Counter(source for source, _ in shaper.out())
     warming: dict[str, list[Warm]] = {}
     for key, warm in shaper.warms.items():
-        if warm.state.stage < len(warm.plan.day_caps):
-            warming.setdefault(key.split("|")[1], []).append(warm)
+        _, source, provider = key.split("|", 2)
+        if warm.state.stage < len(warm.plan.day_caps) and shaper.plan(source, provider) is not None:
+            warming.setdefault(source, []).append(warm)
     totals, flow = shaper.learned.standings.sources, shaper.flow
     found = []
     for source in sorted(totals.keys() | flow.sources.keys() | warming.keys() | out.keys()):
