@@ -1,6 +1,6 @@
 """A partition with a long queue: decisions a second, memory a unit, how long a new owner takes, how late due mail goes.
 
-`python bench/bench_queue.py [--queued 10000,1000000,10000000] [--fold 1000000] [--late SECONDS] [--memory-units N]`.
+`python bench/bench_queue.py [--queued 10000,1000000,10000000] [--fold 1000000] [--purge 1000000] [--late SECONDS] [--memory-units N]`.
 A decision is: a ready unit chosen by turns of tenants and streams, a source chosen, limits taken (a policy with limits of all
 kinds, too high to bind), the attempt's record and the dispatch encoded. Reading mail, answers and the log are not in it.
 Each measurement runs in a process of its own; memory is the resident size before and after.
@@ -37,7 +37,7 @@ from mailfleet_router.decisions.partition import Partition
 from mailfleet_router.decisions.policy import Ladder, Policy
 from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.decisions.shaping import policy_file
-from mailfleet_router.decisions.shaping.control import Controls
+from mailfleet_router.decisions.shaping.control import Command, Controls
 from mailfleet_router.decisions.shaping.rules import Rules
 from mailfleet_router.decisions.spill.space import Room, Spill
 from mailfleet_router.settings import RouterSettings
@@ -102,7 +102,8 @@ class Owned:
         for number in range(SITES):
             routing.answered(f"d{number}.example", "mx", ((10, f"mx.d{number}.example"),), now)
         spill = Spill(Room(memory_units), SpillFile(RouterSettings().spill_directory))
-        self.partition = Partition(0, 1, policy, routing, Controls(), spill=spill)
+        self.controls = Controls()
+        self.partition = Partition(0, 1, policy, routing, self.controls, spill=spill)
         self.partition.claimed(1 << 40, 0)
         self.folding = 0.0
         for records in folded:
@@ -152,6 +153,23 @@ class Owned:
             last = partition.take()
             own = deque((*out.own, *again.own, *last.own))
 
+    def purge(self) -> float:
+        """One command ends all mail of a campaign's tenants, and every sender hears of it; the CPU seconds until nothing is
+        left. What the partition writes is durable and read at once."""
+        partition = self.partition
+        began = time.thread_time()
+        self.controls.set("purge", Command("purge", "bounce", (("pool", "default"),), "wrong list", "bench", self.now))
+        partition.commanded(self.now)
+        while len(partition.ledger):
+            self.now += 0.01
+            partition.tick(self.now)
+            while (out := partition.take()).own or out.events or out.reports:
+                partition.durable(out.batch)
+                for report in out.reports:
+                    partition.carried_out(report.token)
+                partition.fold([(self._next(), each.key, each.tag, each.value) for each in out.own], self.now)
+        return time.thread_time() - began
+
     def _delivered(self, dispatch: Append) -> Record:
         work = wire.decode(wire.Dispatch, dispatch.value or b"")
         outcome = (wire.RecipientOutcome(0, wire.DELIVERED, 250, "2.0.0", "2.0.0 Ok: queued as 4F6C21A0B3", "dot"),)
@@ -198,6 +216,16 @@ def fold(units: int, memory_units: int) -> dict[str, float]:
     owned = Owned(now, memory_units, records())
     assert len(owned.partition.ledger) == units
     return {"per_second": units / owned.folding, "seconds": owned.live}
+
+
+def purge(units: int, memory_units: int) -> dict[str, float]:
+    """How long one command takes to end so many mails."""
+    owned = Owned(time.time(), memory_units)
+    for start in range(0, units, 1000):
+        owned.put(range(start, min(units, start + 1000)))
+    gc.freeze()
+    seconds = owned.purge()
+    return {"seconds": seconds, "per_second": units / seconds}
 
 
 async def late(seconds: float, per_second: float) -> dict[str, float]:
@@ -279,6 +307,13 @@ def report(options: argparse.Namespace) -> None:
             f"{options.fold:>10,} folded: {found['per_second']:,.0f} units a second, live after {found['seconds']:.1f} s",
             flush=True,
         )
+    if options.purge:
+        found = alone("purge", options.purge, options.memory_units)
+        print(
+            f"{options.purge:>10,} ended by one command, each sender told: {found['seconds']:.1f} s of CPU,"
+            f" {found['per_second']:,.0f} a second",
+            flush=True,
+        )
     if options.late:
         found = alone("late", options.late, options.half)
         print(
@@ -291,7 +326,7 @@ def one(what: str, number: float, other: float) -> dict[str, float]:
     """The measurement that `alone` asked for."""
     if what == "late":
         return uvloop.run(late(number, other))
-    return queued(int(number), int(other)) if what == "queued" else fold(int(number), int(other))
+    return {"queued": queued, "fold": fold, "purge": purge}[what](int(number), int(other))
 
 
 if __name__ == "__main__":
@@ -301,6 +336,7 @@ if __name__ == "__main__":
         parser = argparse.ArgumentParser(description="A partition with a long queue.")
         parser.add_argument("--queued", default="10000,1000000,10000000", help="how many units wait")
         parser.add_argument("--fold", type=int, default=1_000_000, help="units that a new owner folds; 0: none")
+        parser.add_argument("--purge", type=int, default=1_000_000, help="units that one command ends; 0: none")
         parser.add_argument("--late", type=float, default=10.0, help="seconds of due mail; 0: none")
         parser.add_argument("--half", type=float, default=4000.0, help="mails a second that become due")
         parser.add_argument("--memory-units", type=int, default=RouterSettings().memory_units)
