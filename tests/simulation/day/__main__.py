@@ -1,4 +1,4 @@
-"""`python -m simulation.day`: the day with automation and without, its figures and pictures."""
+"""`python -m simulation.day`: the day with automation or without, its figures, its picture, and a page of both."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ def main() -> None:
     parser.add_argument("--mails", type=int, default=0, help="as many mails as this; without it, as the scenario says")
     parser.add_argument("--sources", type=float, default=1.0, help="this share of the scenario's sources")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--only", choices=("on", "off"), help="automation on or off, instead of both")
+    parser.add_argument("--automation", choices=("on", "off"), default="on")
     parser.add_argument("--into", type=Path, help="folder for figures, pictures and the page")
     given = parser.parse_args()
     scenario = load(given.mails, given.sources)
-    runs: list[dict[str, Any]] = []
-    for automation in [given.only == "on"] if given.only else [True, False]:
-        name = "on" if automation else "off"
-        figures = run(given.mails, given.sources, automation, given.processes, _line(name))
-        runs.append(figures)
-        print(file=sys.stderr)
-        for key, value in rows(figures, scenario).items():
-            print(f"{key:60} {value}")
-        if given.into:
-            _write(given.into, name, figures, picture(figures, scenario))
+    figures = run(given.mails, given.sources, given.automation == "on", given.processes, _line(given.automation))
+    print(file=sys.stderr)
+    for key, value in rows(figures, scenario).items():
+        print(f"{key:70} {value}")
     if given.into:
-        (given.into / "README.md").write_text(page(runs, scenario))
+        _write(given.into, figures, picture(figures, scenario))
+        (given.into / "README.md").write_text(page(_runs(given.into, scenario.mails), scenario))
 
 
-def _write(folder: Path, name: str, figures: dict[str, Any], drawn: str) -> None:
+def _write(folder: Path, figures: dict[str, Any], drawn: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    name = "on" if figures["automation"] else "off"
     (folder / f"day-{name}.svg").write_text(drawn)
     told = {key: value for key, value in figures.items() if key not in ("states", "attempted", "queue", "delivered")}
     (folder / f"day-{name}.json").write_text(json.dumps(_plain(told), indent=1, sort_keys=True) + "\n")
+
+
+def _runs(folder: Path, mails: int) -> list[dict[str, Any]]:
+    """What the folder has of days of this size, the one with automation first."""
+    found = [json.loads(path.read_text()) for path in (folder / "day-on.json", folder / "day-off.json") if path.exists()]
+    return [figures for figures in found if figures["mails"] == mails]
 
 
 def _plain(value: Any) -> Any:

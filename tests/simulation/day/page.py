@@ -12,7 +12,6 @@ from simulation.day.tally import quantile
 def rows(figures: dict[str, Any], scenario: Scenario) -> dict[str, str]:
     """What is told of a run, by name."""
     counts = figures["counts"]
-    queued = [sum(values) for values in zip(*figures["queue"].values(), strict=True)]
     fair = sorted(value for values in figures["fair"].values() for value in values)
     return {
         "mails accepted": f"{counts['accepted']:,}",
@@ -23,7 +22,7 @@ def rows(figures: dict[str, Any], scenario: Scenario) -> dict[str, str]:
         "still waiting at midnight": f"{figures['left']:,}",
         "attempts": f"{counts['attempts']:,}",
         "deferred": f"{counts.get('deferred', 0):,}",
-        "most mails waiting": f"{max(queued):,}",
+        "most mails waiting": f"{figures['most_waiting']:,}",
         "violations of configured limits at the receivers": f"{figures['violations'] + figures['connection_violations']:,}",
         "sources blocked by receivers": f"{sum(figures['blocks'].values()):,}",
         "99 % of what an outage left behind gone after": _drained(figures, scenario),

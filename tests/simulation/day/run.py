@@ -36,7 +36,9 @@ def run(mails: int, sources_share: float, automation: bool, processes: int, show
     for worker in workers:
         worker.join()
     brain = Brain(scenario, automation)
-    return added_up(parts) | {
+    whole = added_up(parts)
+    return whole | {
+        "most_waiting": max(map(sum, zip(*whole["queue"].values(), strict=True))),
         "seconds": time.monotonic() - began,
         "automation": automation,
         "mails": scenario.mails,
