@@ -37,6 +37,9 @@ RETRY_SECONDS = [2.0, 4.0, 8.0, 15.0]
 BLOCKS = (Block("ip-2", "mimecast", 5.0, 3, 200.0), Block("ip-5", "google", 8.0, 5, 200.0))
 """Their rules, `mimecast-reputation` and `google-address-blocked`, pause after so many in an hour and in ten minutes."""
 WATCH_SECONDS = 2.0
+HOT_SITE = "microsoft"
+"""The one that may be divided into shards: it has most mail, and limits of all its sources together."""
+SHARD_SECONDS = 70.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Plan:
     """Which services' processes are killed."""
     blocks: tuple[Block, ...] = BLOCKS
     seed: int = 4
+    shards: tuple[int, ...] = ()
+    """Into how many shards the hot site is divided, one number after the other; the last one stays."""
 
     @property
     def script(self) -> tuple[Block, ...]:
@@ -116,9 +121,14 @@ def run(plan: Plan, directory: Path, say: Say = print) -> Outcome:
 
 def _watch(plan: Plan, scene: Stage, load: Loading, chaos: Chaos) -> None:
     """Return when the load has ended; end the kills in time, and the load when all blocks are probed, and one has gone on."""
-    calm_at = time.monotonic() + plan.kill_seconds
+    began = time.monotonic()
+    calm_at, divided = began + plan.kill_seconds, plan.shards[:1]
     while load.process.poll() is None:
         time.sleep(WATCH_SECONDS)
+        now_divided = plan.shards[: 1 + int((time.monotonic() - began) / SHARD_SECONDS)]
+        if now_divided != divided:
+            divided = now_divided
+            _write_policy(scene.directory, divided[-1])
         if time.monotonic() > calm_at:
             chaos.stop()
             again = [len(after_the_pause(scene.book("limits"), block, chaos.kills)) for block in plan.script]
@@ -166,10 +176,18 @@ def _settings(plan: Plan, directory: Path, sources: dict[str, str], port: int) -
     }
     if plan.limits == "settings":
         return {**settings, "route": receivers.routes(port)}
-    policy = directory / "policy.yaml"
-    policy.write_text(yaml.safe_dump(receivers.policy(), sort_keys=False))
     plain = {"name": "rest", "kind": "mx", "port": port, "tls": "off"}
+    policy = _write_policy(directory, plan.shards[0] if plan.shards else 0)
     return {**settings, "route": [plain], "router": {"policy_file": str(policy)}}
+
+
+def _write_policy(directory: Path, shards: int) -> Path:
+    """The traffic policy, which routers read anew while they run."""
+    policy = receivers.policy() | ({"sites": [{"site": HOT_SITE, "shards": shards}]} if shards else {})
+    path, fresh = directory / "policy.yaml", directory / "policy.yaml.new"
+    fresh.write_text(yaml.safe_dump(policy, sort_keys=False))
+    fresh.replace(path)
+    return path
 
 
 def _conclude(plan: Plan, scene: Stage, chaos: Chaos, until: float, say: Say) -> Outcome:
@@ -200,12 +218,14 @@ def main() -> None:
     parser.add_argument("--routers", type=int, default=3)
     parser.add_argument("--victims", default="router", help="services whose processes are killed, separated by commas")
     parser.add_argument("--seed", type=int, default=4)
+    parser.add_argument("--shards", default="", help=f"shards of {HOT_SITE}, one number after the other: 2,3,1")
     parser.add_argument("--output", type=Path, default=Path("var/limits"))
     chosen = parser.parse_args()
     counts = {"ingest": 1, "router": chosen.routers, "sender": 2}
     plan = Plan(
         chosen.bus, chosen.seconds, limits=chosen.limits, counts=counts, interval=chosen.interval,
         victims=tuple(chosen.victims.split(",")), seed=chosen.seed,
+        shards=tuple(map(int, filter(None, chosen.shards.split(",")))),
     )  # fmt: skip
     directory = chosen.output / time.strftime(f"%Y%m%d-%H%M%S-{plan.bus}-{plan.limits}")
     outcome = run(plan, directory, lambda line: print(time.strftime("%H:%M:%S"), line, flush=True))

@@ -44,7 +44,9 @@ def _write(folder: Path, figures: dict[str, Any], drawn: str) -> None:
 
 def _runs(folder: Path, mails: int) -> list[dict[str, Any]]:
     """What the folder has of days of this size, the one with automation first."""
-    found = [json.loads(path.read_text()) for path in (folder / "day-on.json", folder / "day-off.json") if path.exists()]
+    found = [
+        json.loads(path.read_text()) for path in (folder / "day-on.json", folder / "day-off.json") if path.exists()
+    ]
     return [figures for figures in found if figures["mails"] == mails]
 
 
