@@ -1,6 +1,6 @@
 """A partition with a long queue: decisions a second, memory a unit, how long a new owner takes, how late due mail goes.
 
-`python bench/bench_queue.py [--queued 10000,1000000,10000000] [--fold 1000000] [--purge 1000000] [--late SECONDS] [--memory-units N]`.
+`python bench/bench_queue.py [--queued 10000,1000000,10000000] [--fold 1000000] [--purge 1000000] [--late SECONDS]`.
 A decision is: a ready unit chosen by turns of tenants and streams, a source chosen, limits taken (a policy with limits of all
 kinds, too high to bind), the attempt's record and the dispatch encoded. Reading mail, answers and the log are not in it.
 Each measurement runs in a process of its own; memory is the resident size before and after.
@@ -338,6 +338,6 @@ if __name__ == "__main__":
         parser.add_argument("--fold", type=int, default=1_000_000, help="units that a new owner folds; 0: none")
         parser.add_argument("--purge", type=int, default=1_000_000, help="units that one command ends; 0: none")
         parser.add_argument("--late", type=float, default=10.0, help="seconds of due mail; 0: none")
-        parser.add_argument("--half", type=float, default=4000.0, help="mails a second that become due")
+        parser.add_argument("--half", type=float, default=3000.0, help="mails a second that become due")
         parser.add_argument("--memory-units", type=int, default=RouterSettings().memory_units)
         report(parser.parse_args())
