@@ -8,7 +8,7 @@ import msgspec
 
 from mailfleet_core.model import wire
 from mailfleet_operator.decisions.life import QUARANTINED, RETIRED, SENDING
-from mailfleet_operator.decisions.resources import EGRESS_PROXY, Address, Pool
+from mailfleet_operator.decisions.resources import EGRESS_GATEWAY, EGRESS_PROXY, POD_NETWORK, Address, Pool
 
 BY = "operator"
 PROBE_WEIGHT = 1
@@ -30,13 +30,15 @@ def source(
     """The record of a source: `was` is the pool it had, `state` is of its life, `cause` why, `warmup` its plan and since when."""
     spec = address.spec
     plan, started_at = warmup
+    # On a pod's own network no address but the pod's can be bound, and somebody else puts the public one there.
+    bound = pool is None or pool.spec.egress.mode not in (POD_NETWORK, EGRESS_GATEWAY)
     weight = next((each.weight for each in pool.spec.sources if each.name == address.name), 100) if pool else 1
     return wire.Source(
         name=address.name,
         pool=pool.name if pool else was,
         weight=PROBE_WEIGHT if state == QUARANTINED else weight,
-        address=spec.bind_address or spec.address,
-        address6=spec.address6,
+        address=(spec.bind_address or spec.address) if bound else "",
+        address6=spec.address6 if bound else "",
         ehlo_name=spec.hostname,
         lanes=lanes,
         proxy=proxy_of(address, pool),
