@@ -47,7 +47,7 @@ def test_a_field_that_does_not_exist_is_found(schemas: Path) -> None:
     wrong = next(each for each in objects("default") if each["kind"] == "Deployment")
     wrong["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Never"
     assert conform(schemas, yaml.safe_dump(wrong)).returncode != 0
-    pool = next(each for each in objects("default") if each["kind"] == "SenderPool")
+    pool = next(each for each in objects("hostnetwork") if each["kind"] == "SenderPool")
     pool["spec"]["egress"] = {"mode": "Pigeon"}
     assert conform(schemas, yaml.safe_dump(pool)).returncode != 0
 

@@ -190,8 +190,9 @@ checksum/settings: {{ include "mailfleet.settings" . | sha256sum }}
 {{- define "mailfleet.tlsSecret" -}}{{- .Values.ingest.tls.existingSecret | default (printf "%s-ingest-tls" (include "mailfleet.fullname" .)) -}}{{- end -}}
 {{- define "mailfleet.policyConfigMap" -}}{{ include "mailfleet.fullname" . }}-policy{{- end -}}
 
-{{/* Is a pool with the host's network among the values? */}}
-{{- define "mailfleet.hostNetworkPools" -}}
+{{/* May senders be made in the egress namespace? */}}
+{{- define "mailfleet.egressSenders" -}}
+{{- if .Values.egress.senders -}}true{{- end -}}
 {{- range $name, $pool := .Values.pools -}}
 {{- if eq (dig "egress" "mode" "" $pool) "HostNetwork" -}}true{{- end -}}
 {{- end -}}
@@ -207,7 +208,7 @@ checksum/settings: {{ include "mailfleet.settings" . | sha256sum }}
 
 {{/* Does anything live in the egress namespace? */}}
 {{- define "mailfleet.egressUsed" -}}
-{{- if and (not (include "mailfleet.embedded" .)) (or .Values.egressProxy.enabled (include "mailfleet.hostNetworkPools" .)) -}}true{{- end -}}
+{{- if and (not (include "mailfleet.embedded" .)) (or .Values.egressProxy.enabled (include "mailfleet.egressSenders" .)) -}}true{{- end -}}
 {{- end -}}
 
 {{/* Names in a certificate that we make. */}}
