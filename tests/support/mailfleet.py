@@ -46,6 +46,8 @@ class Fleet:
     """A started one: the log is Kafka. None: the embedded log."""
     more: toml.Sections = field(default_factory=dict)
     """Over the settings that tests share."""
+    environments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By name of a process: variables that it has beside those of all."""
     log_arguments: tuple[str, ...] = ()
     log_directory: Path = Path()
     """Where the embedded log lies; not given: in `directory`."""
@@ -81,7 +83,8 @@ class Fleet:
         kind = name.partition("-")[0]
         command = [sys.executable, "-m", f"mailfleet_{kind}", "--config", str(self.config), "--instance", name,
                    "--http", f"127.0.0.1:{self.http[name]}"]  # fmt: skip
-        self.processes[name] = Process(name, command, self.directory / f"{name}.log", self._environment())
+        environment = {**self._environment(), **self.environments.get(name, {})}
+        self.processes[name] = Process(name, command, self.directory / f"{name}.log", environment)
 
     def kill(self, name: str) -> None:
         """End a process as a crash would."""
