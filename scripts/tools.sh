@@ -41,11 +41,14 @@ look_up() { # look_up NAME: sets version, module, package, flags and directory
   directory="$tools/$1-$version"
 }
 
-build() { # build NAME INTO: one executable INTO/NAME
+build() { # build INTO NAME…: executables INTO/NAME of one module, with one call of the compiler, which shares its work
+  local into=$1 packages=() name
+  shift
+  for name in "$@"; do look_up "$name"; packages+=("$package"); done
   if [ "$module" = - ]; then
-    GOBIN="$2" quietly "$go" install -ldflags "-s -w $flags" "$package@v$version"
+    GOBIN="$into" quietly "$go" install -ldflags "-s -w $flags" "$package@v$version"
   else
-    (cd "$module" && quietly "$go" build -o "$2/$1" -ldflags "-s -w $flags" "$package")
+    (cd "$module" && quietly "$go" build -o "$into/" -ldflags "-s -w $flags" "${packages[@]}")
   fi
 }
 
@@ -57,30 +60,73 @@ quietly() { # Go's output only when it fails
   return "$status"
 }
 
-provide() { # provide NAME: build it unless it is there
+absent() { # absent NAME…: those that are not there
+  local name
+  for name in "$@"; do
+    look_up "$name"
+    [ -x "$directory/bin/$name" ] || echo "$name"
+  done
+}
+
+provide() { # provide NAME…: build those of one module that are not there
+  local names together
+  names="$(absent "$@")"
+  [ -n "$names" ] || return 0
   look_up "$1"
-  [ -x "$directory/bin/$1" ] && return
-  command -v "$go" >/dev/null || fail "$1 is built from source, for which Go 1.26 or newer is needed"
+  command -v "$go" >/dev/null || fail "${names//$'\n'/, } are built from source, for which Go 1.26 or newer is needed"
+  together="$module"
+  [ "$module" != - ] || together="$1"
   mkdir -p "$tools"
   (
-    flock -n 9 || { say "$1 $version: another run builds it, waiting"; flock 9; }
-    [ -x "$directory/bin/$1" ] && exit
-    arriving="$tools/.arriving-$1-$version"
+    flock -n 9 || { say "$together: another run builds it, waiting"; flock 9; }
+    names="$(absent "$@")"
+    [ -n "$names" ] || exit 0
+    arriving="$tools/.arriving-$together"
     rm -rf "$arriving"
-    mkdir -p "$arriving/bin"
-    say "$1 $version: building, once"
+    mkdir -p "$arriving"
+    say "${names//$'\n'/, } $version: building, once"
     began=$SECONDS
-    build "$1" "$arriving/bin" || fail "$1 $version: could not be built"
-    rm -rf "$directory"
-    mv -T "$arriving" "$directory"
-    say "$1 $version: $((SECONDS - began)) s, $(du -m "$directory/bin/$1" | cut -f1) MiB"
-  ) 9>"$tools/.lock-$1"
+    # shellcheck disable=SC2086 # names are words
+    build "$arriving" $names || fail "${names//$'\n'/, } $version: could not be built"
+    for name in $names; do put "$name" "$arriving/$name"; done
+    rm -rf "$arriving"
+    say "${names//$'\n'/, } $version: $((SECONDS - began)) s"
+  ) 9>"$tools/.lock-$together"
+}
+
+put() { # put NAME FILE: in its place, in one step
+  look_up "$1"
+  local placed
+  placed="$tools/.placed-$1-$version"
+  rm -rf "$placed" "$directory"
+  mkdir -p "$placed/bin"
+  mv "$2" "$placed/bin/$1"
+  mv -T "$placed" "$directory"
+}
+
+of_module() { # of_module MODULE NAME…: those of NAME… that it has
+  local wanted=$1 name
+  shift
+  for name in "$@"; do
+    look_up "$name"
+    [ "$module" != "$wanted" ] || echo "$name"
+  done
 }
 
 main() {
   [ "${1:-}" = --list ] && { table | cut -d'|' -f1,2 --output-delimiter=' '; return; }
   [ $# -gt 0 ] || fail "which of $(table | cut -d'|' -f1 | tr '\n' ' ')?"
-  for name in "$@"; do provide "$name"; done
+  local name
+  for name in "$@"; do look_up "$name"; done
+  for name in "$@"; do
+    look_up "$name"
+    if [ "$module" = - ]; then
+      provide "$name"
+    else
+      # shellcheck disable=SC2046 # names are words
+      provide $(of_module "$module" "$@")
+    fi
+  done
   for name in "$@"; do look_up "$name"; echo "$directory/bin"; done
 }
 

@@ -13,10 +13,17 @@ COMPILER = """#!/bin/sh
 echo "$@" >> {calls}
 sleep 0.3
 [ -e {broken} ] && {{ echo "it does not compile"; exit 1; }}
-while [ $# -gt 0 ]; do case "$1" in -o) into="$2"; break;; esac; shift; done
-into="${{into:-$GOBIN/helm}}"
-printf '#!/bin/sh\\n' > "$into"
-chmod +x "$into"
+while [ $# -gt 0 ]; do
+  case "$1" in
+    -o) into="$2" ;;
+    */cmd/*)
+      name="${{1##*/}}"
+      built="${{into:-$GOBIN}}/${{name%@*}}"
+      printf '#!/bin/sh\\n' > "$built"
+      chmod +x "$built" ;;
+  esac
+  shift
+done
 """
 
 
@@ -65,6 +72,16 @@ def test_a_tool_is_built_once_and_its_directory_is_printed(workshop: Workshop) -
     ]
     assert workshop.run("helm", "kube-proxy")[1] == directories[::-1]
     assert workshop.builds == 2
+
+
+def test_parts_of_one_module_are_built_by_one_call(workshop: Workshop) -> None:
+    """Those that are there already are left alone."""
+    workshop.run("kubelet")
+    code, directories, progress = workshop.run("kube-apiserver", "helm", "kubelet", "kube-proxy")
+    assert code == 0, progress
+    assert workshop.builds == 3
+    assert all((Path(each) / Path(each).parent.name.rpartition("-")[0]).exists() for each in directories)
+    assert not list(workshop.tools.glob(".arriving*"))
 
 
 def test_two_runs_at_once_build_once(workshop: Workshop) -> None:
