@@ -14,7 +14,7 @@ RUN_ARGS ?=
 PYTEST_ARGS ?=
 SOURCES := core services operator cli images monitoring scripts tests $(wildcard bench)
 
-.PHONY: help setup run test check images test-unit test-contract test-simulation test-integration test-apiserver ledger limits bench simulate-day servers docs dashboards chart-docs test-chart format clean
+.PHONY: help setup run test test-cluster check images test-unit test-contract test-simulation test-integration test-apiserver ledger limits bench simulate-day servers docs dashboards chart-docs test-chart format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ run: setup ## start everything on this machine; RUN_ARGS="--deliver" sends to th
 
 test: setup servers ## all tests; the servers they need are installed where that is allowed
 	@$(BIN)/python -m pytest -m "not cluster" $(PYTEST_ARGS) tests
+
+test-cluster: setup servers ## a real Kubernetes on this machine, with a mail world around it (root; builds it once; long)
+	@$(BIN)/python -m pytest -m cluster $(PYTEST_ARGS) tests/cluster
 
 test-unit: setup ## decisions, parsers, wire format
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) tests/unit

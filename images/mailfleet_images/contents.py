@@ -29,15 +29,20 @@ def base_ingredients(architecture: str) -> str:
     return "\n".join([SUITE, architecture, *DEBIAN_PACKAGES, *LEFT_OUT, *CUSTOMIZE])
 
 
-def make_base(architecture: str, mirror: str, tar: Path, packages: Sequence[str] = DEBIAN_PACKAGES) -> None:
-    """Debian with a Python and nothing more, as a tar file. Takes about a minute, needs root."""
+def make_base(
+    architecture: str, mirror: str, tar: Path, packages: Sequence[str] = DEBIAN_PACKAGES, options: Sequence[str] = ()
+) -> None:
+    """Debian with a Python and nothing more, as a tar file. Takes about a minute, needs root.
+
+    Tests put other `packages` in, with more `options` of mmdebstrap.
+    """
     quick = ["eatmydata"] if shutil.which("eatmydata") else []
     command = [
         *quick, "mmdebstrap", "--quiet", "--mode=root", "--variant=essential", f"--architectures={architecture}",
         f"--include={','.join(packages)}",
         *(f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT),
         *(f"--customize-hook={hook}" for hook in CUSTOMIZE),
-        SUITE, str(tar), *([mirror] if mirror else []),
+        *options, SUITE, str(tar), *([mirror] if mirror else []),
     ]  # fmt: skip
     subprocess.run(
         command, check=True, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SOURCE_DATE_EPOCH": EPOCH_OF_BASE}

@@ -105,7 +105,7 @@ def dovecot(directory: Path) -> Iterator[Dovecot]:
     """Start one with its files in `directory`, on a loopback address of its own; stop it at the end."""
     address = addresses.loopback()
     server = Dovecot(address, addresses.free_port(address), addresses.free_port(address), directory)
-    configuration = _configure(server)
+    configuration = configure(server)
     process = Process("dovecot", [str(program("dovecot")), "-F", "-c", str(configuration)], directory / "output")
     try:
         process.wait_until_it_answers(address, server.imap_port)
@@ -116,7 +116,8 @@ def dovecot(directory: Path) -> Iterator[Dovecot]:
         process.kill()
 
 
-def _configure(server: Dovecot) -> Path:
+def configure(server: Dovecot) -> Path:
+    """Write what it reads, and return that file."""
     directory, owner = server.directory, pwd.getpwnam("vmail")
     for part in ("run", "state", "all"):
         (directory / part).mkdir(parents=True, exist_ok=True)

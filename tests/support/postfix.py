@@ -106,7 +106,7 @@ def postfix(
     `checks` come before its other restrictions on recipients, each with a comma after it.
     """
     server = Postfix(addresses.loopback(), port, directory)
-    configuration = _configure(server, name, tls, checks)
+    configuration = configure(server, name, tls, checks)
     processes.run([str(program("postfix")), "-c", str(configuration), "start"])
     try:
         addresses.wait_until_it_answers(server.address, port)
@@ -115,7 +115,8 @@ def postfix(
         processes.run([str(program("postfix")), "-c", str(configuration), "stop"])
 
 
-def _configure(server: Postfix, name: str, tls: bool, checks: str) -> Path:
+def configure(server: Postfix, name: str, tls: bool, checks: str) -> Path:
+    """Write what it reads, and return its directory of settings."""
     directory, owner = server.directory, pwd.getpwnam("vmail")
     configuration, data = directory / "etc", directory / "data"
     for path in (configuration, directory / "queue", data, directory / "all"):

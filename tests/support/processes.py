@@ -67,6 +67,13 @@ class Process:
             self.kill()
             return int(self._popen.returncode)
 
+    def wait(self, seconds: float) -> int:
+        """Its exit code, once it has ended by itself. Raises ProcessError when that does not come."""
+        try:
+            return self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise ProcessError(f"{self.name} did not end: {self.tail()}") from None
+
     def wait_until_it_answers(self, host: str, port: int, seconds: float = 20.0) -> None:
         """Return when somebody accepts connections there. Raises ProcessError when that does not come."""
         self.wait_for(lambda: addresses.answers(host, port), seconds)
