@@ -17,6 +17,7 @@ from support.operators import (
     condition,
     eventually,
     pool_stats,
+    served,
     source_stats,
     tenant_stats,
     trouble,
@@ -31,19 +32,7 @@ async def sending(fleet: Fleet, *names: str, pool: str = "tx", **spec: Any) -> N
         fleet.address(name, f"192.0.2.{number}")
     fleet.pool(pool, *names, **spec)
     await fleet.operator()
-    await serve(fleet, *names)
-
-
-async def serve(fleet: Fleet, *names: str) -> None:
-    """Play kubelet until each has a lane that the log knows."""
-
-    def done() -> bool:
-        for each in fleet.kubernetes.all("Deployment"):
-            if not (each.get("status") or {}).get("readyReplicas"):
-                fleet.kubernetes.serve(each["metadata"]["name"])
-        return all(name in fleet.sources and fleet.sources[name].lanes for name in names)
-
-    await eventually(done)
+    await served(fleet, *names)
 
 
 async def test_a_pool_gets_a_sender_for_each_source_and_the_log_hears_of_them(fleet: Fleet) -> None:
@@ -110,7 +99,7 @@ async def test_a_lost_ptr_drains_the_source_and_a_spare_takes_its_place(fleet: F
 
     await eventually(drained, 60)
     assert (fleet.sources["ip-1"].state, fleet.sources["ip-1"].reason) == ("draining", "NoPTR")
-    await serve(fleet, "ip-9")
+    await served(fleet, "ip-9")
     spare = fleet.sources["ip-9"]
     assert (spare.state, spare.pool, spare.warmup) == ("active", "tx", "conservative")
     assert fleet.kubernetes.get("SendingIP", "ip-9")["status"]["state"] == "Warming"
@@ -208,8 +197,23 @@ async def test_another_operator_takes_over_and_they_never_act_at_once(fleet: Fle
     assert (lease["holderIdentity"], lease["leaseTransitions"]) == ("operator-b", 2)
     fleet.address("ip-7", "192.0.2.7")
     fleet.kubernetes.change("SenderPool", "tx", spec={"sources": [{"name": "ip-1"}, {"name": "ip-7"}]})
-    await serve(fleet, "ip-7")
+    await served(fleet, "ip-7")
     assert fleet.sources["ip-7"].lanes != fleet.sources["ip-1"].lanes
+
+
+async def test_when_a_leader_dies_another_starts_after_its_time_and_not_before(fleet: Fleet) -> None:
+    await sending(fleet, "ip-1")
+    second = await fleet.operator("operator-b")
+    first = fleet.operators[0]
+    died_at = asyncio.get_running_loop().time()
+    first.die()
+    while not second.leading.leads():
+        assert asyncio.get_running_loop().time() - died_at < 40
+        await asyncio.sleep(0.05)
+    assert not first.leading.leads()
+    assert asyncio.get_running_loop().time() - died_at >= 6
+    fleet.kubernetes.delete("Deployment", "mailfleet-ip-1-0")
+    await eventually(lambda: fleet.kubernetes.get("Deployment", "mailfleet-ip-1-0"))
 
 
 async def test_a_leader_that_cannot_renew_stops_before_another_may_start(fleet: Fleet) -> None:

@@ -72,7 +72,8 @@ class Kubernetes:
 
     def change(self, kind: str, name: str, **fields: Any) -> None:
         """A merge patch."""
-        self.client.patch(KINDS[kind], name, fields, namespace=self.namespace, patch_type=PatchType.MERGE)
+        place = {} if kind == "Namespace" else {"namespace": self.namespace}
+        self.client.patch(KINDS[kind], name, fields, patch_type=PatchType.MERGE, **place)
 
     def delete(self, kind: str, name: str) -> None:
         """Away with it."""
@@ -112,6 +113,15 @@ async def no_way(*_: Any) -> Way:
     return Way()
 
 
+class Mortal(Operator):
+    """An operator that a test may kill."""
+
+    def die(self) -> None:
+        """As by SIGKILL: nothing is given back."""
+        assert self._standing is not None
+        self._standing.cancel()
+
+
 class Fleet:
     """Operators over one log, and routers that say what the test says."""
 
@@ -122,10 +132,10 @@ class Fleet:
         made = certificates.make(directory / "certificates", "127.0.0.1")
         (directory / "tls.crt").write_bytes(made.certificate.read_bytes())
         (directory / "tls.key").write_bytes(made.key.read_bytes())
-        self.operators: list[Operator] = []
+        self.operators: list[Mortal] = []
         self.said: dict[str, Any] = {}
 
-    async def operator(self, instance: str = "operator-a", **settings: Any) -> Operator:
+    async def operator(self, instance: str = "operator-a", **settings: Any) -> Mortal:
         """One more, started."""
         section = {
             "namespace": self.kubernetes.namespace, "kubeconfig": self.kubernetes.kubeconfig,
@@ -137,7 +147,7 @@ class Fleet:
         await bus.start()
         file = SettingsFile({"operator": section}, "test", {})
         context = Context(instance=instance, name="operator", settings=file, bus=bus, clock=SystemClock())
-        made = Operator(context, file.section("operator", OperatorSettings), self.zone, no_way)
+        made = Mortal(context, file.section("operator", OperatorSettings), self.zone, no_way)
         await made.start()
         self.operators.append(made)
         return made
@@ -169,7 +179,11 @@ class Fleet:
 
     def pool(self, name: str, *sources: str, **spec: Any) -> None:
         """A SenderPool for trials."""
-        whole = {"egress": {"mode": "PodNetwork"}, "sources": [{"name": each} for each in sources], **spec}
+        whole: dict[str, Any] = {
+            "egress": {"mode": "PodNetwork"},
+            "sources": [{"name": each} for each in sources],
+            **spec,
+        }
         self.kubernetes.create("SenderPool", name, spec=whole)
 
     async def stop(self) -> None:
@@ -210,6 +224,18 @@ async def eventually(true: Callable[[], Any], seconds: float = 30.0) -> Any:
             return found
         assert asyncio.get_running_loop().time() < deadline, "it did not come true in time"
         await asyncio.sleep(0.1)
+
+
+async def served(fleet: Fleet, *names: str) -> None:
+    """Play kubelet until each source has a lane that the log knows."""
+
+    def done() -> bool:
+        for each in fleet.kubernetes.all("Deployment"):
+            if not (each.get("status") or {}).get("readyReplicas"):
+                fleet.kubernetes.serve(each["metadata"]["name"])
+        return all(name in fleet.sources and fleet.sources[name].lanes for name in names)
+
+    await eventually(done)
 
 
 def condition(body: dict[str, Any], kind: str) -> tuple[str, str]:

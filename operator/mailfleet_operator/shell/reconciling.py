@@ -29,6 +29,7 @@ from mailfleet_operator.shell.cluster import (
     Cluster,
     NotLeading,
     Object,
+    Refused,
 )  # fmt: skip
 from mailfleet_operator.shell.informer import Informer
 from mailfleet_operator.shell.log_side import LogSide
@@ -72,13 +73,14 @@ class Reconciling:
         self._applied: dict[tuple[str, str], Object] = {}
         """Children as they were applied last, so that what is the same is not sent again."""
         self._belongings: tuple[int, dict[str, Belonging]] = (-1, {})
+        self._namespaces: list[str] = []
         self.looked_at = 0.0
 
     async def run(self) -> None:
         """Until cancelled."""
-        namespaces = [self._place.namespace, self._place.egress_namespace or self._place.namespace]
+        await self._find_namespaces()
         await self._list()
-        informer = Informer(namespaces, tuple(OWN.values()), self._around.settings.kubeconfig, self.changed)
+        informer = Informer(self._namespaces, tuple(OWN.values()), self._around.settings.kubeconfig, self.changed)
         informer.start()
         loops = [self._resync(), self._follow_statistics(), self._probe()]
         tasks = [asyncio.ensure_future(each) for each in loops]
@@ -138,11 +140,24 @@ class Reconciling:
                 self._queue.add((THE_POOL, pool))
         self._queue.add((THE_POLICY, ""))
 
+    async def _find_namespaces(self) -> None:
+        """Those where senders may be. One for egress that we may not look into has none: it is there for the proxies."""
+        self._namespaces = [self._place.namespace]
+        other = self._place.egress_namespace
+        if other and other != self._place.namespace:
+            try:
+                await self._cluster.list(DEPLOYMENT, other, LANE_LABEL)
+                self._namespaces.append(other)
+            except Refused as error:
+                if error.code != 403:
+                    raise
+                log.warning("senders in the namespace for egress are not looked after", extra={"error": str(error)})
+
     async def _list(self) -> None:
         for kind in OWN:
             self._stock.replace(kind, await self._cluster.list(kind, self._place.namespace))
         found: list[Object] = []
-        for namespace in {self._place.namespace, self._place.egress_namespace or self._place.namespace}:
+        for namespace in self._namespaces:
             found += await self._cluster.list(DEPLOYMENT, namespace, LANE_LABEL)
         self._stock.replace(DEPLOYMENT, found)
 

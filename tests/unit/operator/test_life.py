@@ -150,6 +150,24 @@ def test_whatever_happens_a_score_moves_nothing_up_and_down_within_a_cool_down(
         before = after
 
 
+SCORES = st.lists(st.tuples(st.floats(1, 200), st.sampled_from([0.0, 50.0, 100.0, None])), max_size=40)
+
+
+@given(SCORES)
+def test_whatever_the_score_does_no_state_goes_up_and_down_within_a_cool_down(
+    scores: list[tuple[float, float | None]],
+) -> None:
+    now, before, last_up, last_change = 1000.0, Life(QUARANTINED, "", 0), -1e9, -1e9
+    for gap, score in scores:
+        now += gap
+        after = live(before, MINE, Health(RIGHT, score, False), BORDERS, now)
+        if RANK[before.state] != RANK[after.state]:
+            up = RANK[after.state] > RANK[before.state]
+            assert now - (last_change if up else last_up) >= BORDERS.cooldown_seconds
+            last_change, last_up = now, now if up else last_up
+        before = after
+
+
 @given(STEPS)
 def test_whatever_happens_nothing_sends_whose_address_is_known_to_be_wrong(
     steps: list[tuple[float, Wish, Health]],

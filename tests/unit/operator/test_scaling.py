@@ -194,19 +194,22 @@ def test_whatever_happens_no_sources_lanes_go_up_and_down_within_a_cool_down(
                 lanes[name], changed[name] = count, now
 
 
-@given(st.lists(st.tuples(st.floats(0.5, 400), st.booleans(), st.booleans(), DEMANDS), max_size=60))
+SPARES = st.lists(st.tuples(st.floats(0.5, 200), st.booleans(), st.booleans(), DEMANDS), max_size=60)
+
+
+@given(SPARES)
 def test_whatever_happens_spares_change_once_in_a_cool_down(
     history: list[tuple[float, bool, bool, Demand | None]],
 ) -> None:
-    spec = PoolSpec(
-        egress=SPEC.egress, sources=SPEC.sources, spares=("s", "t"), scaling=Scaling(release_after_seconds=400)
-    )
+    scaling = Scaling(release_after_seconds=10, spare_after_seconds=1)
+    spec = PoolSpec(egress=SPEC.egress, sources=SPEC.sources, spares=("s", "t"), scaling=scaling)
     now, memory, changed_at = 0.0, Memory(), -1e9
-    for gap, lost, fits, demand in history:
+    for gap, lost, spares_lost, demand in history:
         now += gap
-        taken = [Source(spare.name, WARMING, 1, spare=True) for spare in memory.spares]
+        state = DRAINING if spares_lost else WARMING
+        taken = [Source(spare.name, state, 1, spare=True) for spare in memory.spares]
         sources = [source("a"), source("b", DRAINING if lost else ACTIVE), *taken]
-        free = [name for name in spec.spares if fits and name not in {spare.name for spare in memory.spares}]
+        free = [name for name in spec.spares if name not in {spare.name for spare in memory.spares}]
         found = plan(View(spec, memory, sources, demand, fit_spares=free), now)
         before, after = [{spare.name for spare in each.spares} for each in (memory, found.memory)]
         assert after - before == ({found.take} if found.take else set())

@@ -23,7 +23,7 @@ NOW = 1_000_000.0
 
 def pool(status: dict[str, Any] | None = None, **spec: Any) -> resources.Pool:
     whole = {
-        "egress": {"mode": "PodNetwork"},
+        "egress": {"mode": "HostNetwork"},
         "sources": [{"name": "ip-1"}],
         "spares": ["ip-9"],
         "warmupPlan": "conservative",
@@ -136,6 +136,17 @@ def test_a_lost_ptr_drains_the_source_and_its_lane_is_kept_until_it_is_empty() -
     assert conditions(world.look().pool)["Ready"] == ("False", "NoUsableSource")
 
 
+def test_a_lane_is_not_free_while_the_log_still_says_it_is_the_sources() -> None:
+    released = {"state": "Draining", "releasing": [{"lane": 0, "since": "1970-01-01T00:00:01Z"}]}
+    told = wire.Source("ip-1", "tx", lanes=(0,), by="operator")
+    one = Known(address(status=released), Look(NO_PTR, NOW), Belonging("tx", False), told, stats())
+    room = Room({"ip-1": held(one.address, told)}, frozenset({0}), 8, 30.0)
+    first = steer(View(pool(), [one], room, fleet.Pool("tx")), NOW)
+    assert first.present["ip-1"].held.all == {0}
+    again = one._replace(told=first.records["ip-1"])
+    assert steer(View(pool(), [again], room, fleet.Pool("tx")), NOW).present["ip-1"].held.all == frozenset()
+
+
 def test_a_spare_comes_by_preflight_and_warms_up_under_its_plan() -> None:
     world = World(pool(), known())
     for _ in range(3):
@@ -242,3 +253,10 @@ def test_figures_alone_are_written_only_now_and_then() -> None:
     assert to_write(before, after, 100, 130, 30)
     assert to_write(before, after | {"state": "Slow"}, 100, 101, 30)
     assert not to_write(before, before, 0, 1000, 30)
+
+
+def test_on_a_pods_own_network_the_system_chooses_the_address() -> None:
+    world = World(pool(egress={"mode": "PodNetwork"}), known())
+    for _ in range(4):
+        world.look()
+    assert (world.told["ip-1"].address, world.told["ip-1"].ehlo_name) == ("", "mx1.example.org")
