@@ -8,10 +8,12 @@ import random
 import socket
 import ssl
 import struct
+import sys
 import time
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from mailfleet_core import metrics
 from mailfleet_core.settings import SettingsError
@@ -136,6 +138,35 @@ async def test_what_the_client_sends_ahead_arrives() -> None:
         client = await Client.of(proxy)
         said = GREETING + wire.message(wire.BIND, HERE) + wire.message(wire.CONNECT, "127.0.0.1", port) + b"ahead"
         assert (await client.ask(said, 27))[-5:] == b"ahead"
+
+
+def test_who_speaks_first_and_at_once_is_heard() -> None:
+    """Mail servers do; this one in a process of its own, so that its greeting is there when the connection is. On the loop
+    that services run on, which reads earlier than asyncio's."""
+    uvloop.run(hear_greetings())
+
+
+async def hear_greetings() -> None:
+    code = (
+        "import socket\ns = socket.create_server(('127.0.0.1', 0), backlog=100)\nprint(s.getsockname()[1], flush=True)\n"
+        "kept = []\nwhile True:\n    c, _ = s.accept()\n    c.sendall(b'220 mx\\r\\n')\n    kept.append(c)\n"
+    )
+    mx = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert mx.stdout is not None
+        port = int(await mx.stdout.readline())
+        async with egress_proxy(ports=(port,)) as proxy:
+
+            async def greeting() -> bytes:
+                client = await open_to(proxy, port)
+                line = await asyncio.wait_for(client.reader.readline(), 10)
+                client.close()
+                return line
+
+            assert set(await asyncio.gather(*(greeting() for _ in range(40)))) == {b"220 mx\r\n"}
+    finally:
+        mx.kill()
+        await mx.wait()
 
 
 # --- who may ----------------------------------------------------------------------------------------------------------

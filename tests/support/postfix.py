@@ -37,6 +37,7 @@ mailbox_size_limit = 0
 message_size_limit = 60000000
 smtputf8_enable = yes
 smtpd_recipient_restrictions = {checks} permit_mynetworks, reject
+smtpd_peername_lookup = {lookup}
 smtpd_client_connection_count_limit = 0
 smtpd_client_connection_rate_limit = 0
 local_transport = error:no
@@ -99,13 +100,14 @@ class Postfix:
 
 @contextmanager
 def postfix(
-    directory: Path, *, name: str = "postfix.example", port: int = 25, tls: bool = True, checks: str = ""
-) -> Iterator[Postfix]:
-    """Start one with its files in `directory`, on a loopback address of its own; stop it at the end.
+    directory: Path, *, name: str = "postfix.example", port: int = 25, tls: bool = True, checks: str = "",
+    address: str = "",
+) -> Iterator[Postfix]:  # fmt: skip
+    """Start one with its files in `directory`, on `address` or a loopback address of its own; stop it at the end.
 
     `checks` come before its other restrictions on recipients, each with a comma after it.
     """
-    server = Postfix(addresses.loopback(), port, directory)
+    server = Postfix(address or addresses.loopback(), port, directory)
     configuration = configure(server, name, tls, checks)
     processes.run([str(program("postfix")), "-c", str(configuration), "start"])
     try:
@@ -128,7 +130,9 @@ def configure(server: Postfix, name: str, tls: bool, checks: str) -> Path:
         made = certificates.make(configuration, name, server.address)
         lines = TLS.format(certificate=made.certificate, key=made.key)
     (configuration / "main.cf").write_text(MAIN.format(
-        directory=directory, name=name, address=server.address, uid=owner.pw_uid, gid=owner.pw_gid, tls=lines, checks=checks
+        directory=directory, name=name, address=server.address, uid=owner.pw_uid, gid=owner.pw_gid, tls=lines, checks=checks,
+        # Elsewhere than on loopback there is no DNS that knows the clients.
+        lookup="yes" if server.address.startswith("127.") else "no",
     ))  # fmt: skip
     (configuration / "master.cf").write_text(SERVICES.format(address=server.address, port=server.port))
     return configuration

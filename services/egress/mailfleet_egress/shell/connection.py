@@ -146,20 +146,20 @@ class Connection(asyncio.Protocol):
         """From here on octets go both ways."""
         transport = self._transport
         assert transport is not None
-        relay = Relay(self._hub.clock.monotonic, self.leave)
+        relay = self._relay = Relay(self._hub.clock.monotonic, self.leave)
+        metrics.EGRESS_OPENED.labels(self._source).inc()
+        metrics.EGRESS_CONNECTIONS.labels(self._source).inc()
+        # First, for mail servers speak as soon as there is a connection; the client is not read before it stands.
+        relay.left.adopt(transport)
         try:
             there, _ = await asyncio.get_running_loop().create_connection(lambda: relay.right, sock=sock)
         except OSError:
             transport.abort()
             return
         self._sock = None
-        if self._transport is None:
+        if relay.left.transport is None:
             there.abort()
             return
-        self._relay = relay
-        metrics.EGRESS_OPENED.labels(self._source).inc()
-        metrics.EGRESS_CONNECTIONS.labels(self._source).inc()
-        relay.left.adopt(transport)
         if rest := self._session.rest():
             relay.left.data_received(rest)
         self._resume()
