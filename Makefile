@@ -14,7 +14,7 @@ RUN_ARGS ?=
 PYTEST_ARGS ?=
 SOURCES := core services operator cli images monitoring scripts tests $(wildcard bench)
 
-.PHONY: help setup run test test-cluster check images test-unit test-contract test-simulation test-integration test-apiserver ledger limits bench simulate-day servers docs dashboards chart-docs test-chart format clean
+.PHONY: help setup run test test-cluster check images test-unit test-contract test-simulation test-integration test-apiserver ledger limits bench bench-egress simulate-day servers docs dashboards chart-docs test-chart format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ bench: setup servers ## speed, in ratios to Postfix, Exim and Haraka on this mac
 bench-router: setup ## the router alone: cost of a mail, long queues, a new owner, lateness (long)
 	@$(BIN)/python bench/bench_router.py
 	@$(BIN)/python bench/bench_queue.py $(BENCH_ARGS)
+
+bench-egress: setup ## the egress proxy: connections and bytes through it beside the same without it, CPU a connection
+	@$(BIN)/python bench/bench_egress.py $(BENCH_ARGS)
 
 check: setup ## format, lint, types, who imports whom, stale documents
 	@$(BIN)/ruff format --check $(SOURCES)

@@ -39,7 +39,8 @@ def receive(port: int) -> None:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(BANNER)
-        size = int.from_bytes(await reader.readexactly(4), "big")
+        head = await reader.read(4)  # none from who only looks whether somebody listens
+        size = int.from_bytes(head, "big")
         while size > 0:
             size -= len(await reader.read(min(size, 1 << 16)))
         writer.write(ANSWER)
