@@ -19,7 +19,7 @@ from support import addresses
 from support.helm_chart import tool
 
 ADMIN = "admin-token"
-READY_SECONDS = 120.0
+READY_SECONDS = 240.0
 
 
 class ControlPlane:
