@@ -43,7 +43,17 @@ class Kubectl:
         """Make resources what these say; `namespace` is for those that name none."""
         listed = {"apiVersion": "v1", "kind": "List", "items": list(resources)}
         place = ["--namespace", namespace] if namespace else []
-        self("apply", *place, "--server-side", "--force-conflicts", "-f", "-", given=json.dumps(listed))
+        # The server checks what it is given; kubectl's own check asks for 10 MB of schema first.
+        self(
+            "apply",
+            *place,
+            "--server-side",
+            "--force-conflicts",
+            "--validate=ignore",
+            "-f",
+            "-",
+            given=json.dumps(listed),
+        )
 
     def get(self, kind: str, *more: str, namespace: str = "default") -> dict[str, Any]:
         """A resource, or a list of them."""
