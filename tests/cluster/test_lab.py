@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import time
+
 import pytest
 
 from cluster import pods
-from cluster.lab import places
+from cluster.lab import mailbox, places
 from cluster.lab.images import Made
 from cluster.lab.kubectl import Kubectl
 from cluster.lab.lab import Lab
@@ -16,6 +19,12 @@ import smtplib, sys
 source, host = sys.argv[1:]
 with smtplib.SMTP(host, 25, source_address=(source, 0), timeout=10) as client:
     print(*client.ehlo())
+"""
+HAND_IN = """
+import smtplib, sys
+source, host, recipient = sys.argv[1:]
+with smtplib.SMTP(host, 25, source_address=(source, 0), timeout=30) as client:
+    client.sendmail("a@shop.test", [recipient], "Subject: to a mailbox\\r\\n\\r\\nHello.")
 """
 SETTINGS = """
 [bus]
@@ -61,3 +70,14 @@ def test_a_provider_sees_the_address_that_a_pod_chose(
     assert phase == "Succeeded", said
     seen = {line["source"] for line in provider.connections() if line["kind"] == "connect"}
     assert seen == {chosen}
+
+
+def test_the_mailbox_server_keeps_what_it_takes(own_lab: Lab) -> None:
+    """From the node's network to an inbox."""
+    box = mailbox.build(own_lab)
+    recipient = f"somebody@{mailbox.DOMAIN}"
+    own_lab.space.run(sys.executable, "-c", HAND_IN, places.source(1), mailbox.ADDRESS, recipient)
+    deadline = time.monotonic() + 60
+    while not (kept := box.messages()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert [mail["Subject"] for mail in kept] == ["to a mailbox"]
