@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mailfleet_core.model import stats, wire
+from mailfleet_core.model import complaint, stats, wire
+from mailfleet_core.model.complaint import Complaint
 from mailfleet_core.model.wire import (
     Accepted,
     BodyRef,
@@ -156,9 +157,19 @@ def test_stats_of_today_are_understood() -> None:
     assert stats.encode(said) == data
 
 
+def test_complaints_of_today_are_understood() -> None:
+    said = Complaint(2.5, 1.5, "acme", "bulk", "a", "google", "b.example", "mx1.b.example", "abuse", "b.example", 4711)
+    data = (HERE / "complaint.msgpack").read_bytes()
+    assert complaint.decode(data) == said
+    assert complaint.encode(said) == data
+    assert complaint.key(bytes(range(16)), 4) == b"complaint|00041061050R3GG28A1C60T3GF/4"
+
+
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x91\xc0", b"\x93\x01"])
 def test_bytes_that_are_no_record_are_malformed(data: bytes) -> None:
     with pytest.raises(wire.Malformed):
         wire.decode(Entry, data)
     with pytest.raises(wire.Malformed):
         stats.decode(data)
+    with pytest.raises(wire.Malformed):
+        complaint.decode(data)
