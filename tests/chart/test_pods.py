@@ -18,6 +18,12 @@ def shapes(case: str) -> list[PodShape]:
     return found
 
 
+def test_helm_test_has_a_pod_that_hands_in_a_mail(case: str) -> None:
+    (tests,) = [pod for pod in shapes(case) if pod.kind == "Pod"]
+    assert tests.metadata["annotations"]["helm.sh/hook"] == "test"
+    assert "send" in tests.containers[0]["args"]
+
+
 def test_every_pod_is_restricted(case: str) -> None:
     for pod in shapes(case):
         context = pod.spec["securityContext"]

@@ -14,9 +14,8 @@ LEFT_OUT = {
     "container-image-pull-policy",  # images are named by version or digest, so one that is there is the right one
 }
 KNOWN = {
-    # The operator makes these pods, and `helm test` this one: no workload of the chart has them.
+    # The operator makes these pods: no workload of the chart has them.
     ("networkpolicy-targets-pod", "mailfleet-sender"),
-    ("networkpolicy-targets-pod", "mailfleet-test"),
     # Network policies do not hold for the host's network; the proxy has users, TLS and networks of its own.
     ("pod-networkpolicy", "mailfleet-egress"),
     # The console is a service that is not ours yet.
