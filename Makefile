@@ -100,6 +100,9 @@ test-chart: setup ## the chart: lint, template tests, what holds for every pod, 
 	@scripts/tools.sh helm helm-unittest kubeconform kube-score kube-apiserver >/dev/null
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) -m cluster tests/chart
 
+pictures: setup ## draw the dashboards from a running Mailfleet into docs/pictures (needs prometheus and chromium)
+	@PYTHONPATH=tests:monitoring $(BIN)/python -m support.pictures $(PICTURES_ARGS)
+
 format: setup ## let ruff write the code its way
 	@$(BIN)/ruff format $(SOURCES)
 	@$(BIN)/ruff check --fix $(SOURCES)

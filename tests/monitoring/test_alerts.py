@@ -73,6 +73,7 @@ OLDEST = f'mailfleet_pool_oldest_ready_seconds{{{NS}, pool="bulk"}}'
 COMPLAINTS = f'mailfleet_tenant_complaint_ratio{{{NS}, tenant="acme"}}'
 LEADING = f'mailfleet_operator_leading{{{NS}, component="operator", pod='
 CHECK = f'mailfleet_operator_source_check{{{NS}, source="ip-1", check='
+SEEN = f'mailfleet_egress_ip_mismatch_total{{{NS}, source="ip-1", expected="a", seen="b"}}'
 LIMITED = f'mailfleet_operator_scaling_limited{{{NS}, pool="bulk", reason="Reputation"}}'
 FAILED = f'mailfleet_operator_reconciles_total{{{NS}, kind="SenderPool", outcome='
 DUPLICATES = f'mailfleet_possible_duplicates_total{{{NS}, pod="router-0"}}'
@@ -131,6 +132,8 @@ CASES = [
          {f'{FAILED}"done"}}': "0+9x60", f'{FAILED}"failed"}}': "3x60"}, "40m", False),
     Case("MailfleetEgressMismatch", "another address",
          {f'{CHECK}"EgressVerified"}}': "1x5 0x20"}, "9m", True, {"source": "ip-1"}),
+    Case("MailfleetEgressMismatch", "senders see it, without the operator", {SEEN: "1x20 2x20"}, "25m", True, {"source": "ip-1"}),
+    Case("MailfleetEgressMismatch", "senders saw it an hour ago", {SEEN: "1 2x80"}, "70m", False),
     Case("MailfleetEgressMismatch", "its own", {f'{CHECK}"EgressVerified"}}': "1x30"}, "9m", False),
     Case("MailfleetEgressMismatch", "another check", {f'{CHECK}"PTRVerified"}}': "0x30"}, "9m", False),
     Case("MailfleetSourceCheckFailed", "no PTR", {f'{CHECK}"PTRVerified"}}': "1x5 0x20"}, "15m", True, {"check": "PTRVerified"}),

@@ -68,7 +68,7 @@ class Prometheus:
     def _get(self, path: str, **parameters: str) -> Any:
         url = f"{self.url}{path}?{urllib.parse.urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(url, timeout=30) as answer:
+            with urllib.request.urlopen(url, timeout=120) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             raise Refused(f"{error.code}: {error.read().decode()}") from error
@@ -95,7 +95,7 @@ def prometheus(
     config.write_text(yaml.safe_dump(settings))
     command = [
         str(program("prometheus")), f"--config.file={config}", f"--storage.tsdb.path={directory / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn", "--query.lookback-delta=15s",
+        f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn", "--query.lookback-delta=1m",
     ]  # fmt: skip
     process = Process("prometheus", command, directory / "prometheus.log")
     try:
