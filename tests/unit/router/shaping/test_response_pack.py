@@ -138,7 +138,8 @@ def test_the_corpus_is_large_and_is_understood() -> None:
     readings = [RESPONSES.classify(Facts(provider=provider), reply(line)) for provider, _, line in corpus()]
     assert len(readings) >= 150
     assert sum(reading.rule != "" for reading in readings) >= 0.95 * len(readings)
-    assert {reading.reply_class for reading in readings} == set(ReplyClass)
+    # Receivers say nothing of our own way out.
+    assert {reading.reply_class for reading in readings} == set(ReplyClass) - {ReplyClass.EGRESS}
 
 
 def test_the_corpus_is_understood_even_where_the_provider_is_not_known() -> None:
