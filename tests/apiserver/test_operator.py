@@ -216,7 +216,7 @@ async def test_when_a_leader_dies_another_starts_after_its_time_and_not_before(f
     await eventually(lambda: fleet.kubernetes.get("Deployment", "mailfleet-ip-1-0"))
 
 
-async def test_a_leader_that_cannot_renew_stops_before_another_may_start(fleet: Fleet) -> None:
+async def test_a_leader_whose_lease_is_taken_stops_and_leads_again_when_it_is_free(fleet: Fleet) -> None:
     await sending(fleet, "ip-1")
     first = fleet.operators[0]
     lease = fleet.kubernetes.get("Lease", "mailfleet-operator")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import smtplib
+import time
 from pathlib import Path
 
 from support.mailfleet import Fleet, fleet
@@ -52,6 +53,10 @@ def test_a_policy_that_comes_later_is_obeyed(tmp_path: Path) -> None:
         until(lambda: len(delivered(running)) == 1, 20, running.logs)
         replace(policy, CLOSED)
         until(lambda: any(event.kind == "policy" for event in running.events()), 20, running.logs)
+        hand_in(running, 1)
+        until(lambda: sum(event.kind == "queued" for event in running.events()) >= 2, 20, running.logs)
+        time.sleep(2.0)  # the first mail took less
+        assert len(delivered(running)) == 1, "the policy that came closes the site"
 
 
 def test_a_policy_is_reloaded_told_and_obeyed(tmp_path: Path) -> None:

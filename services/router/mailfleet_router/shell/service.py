@@ -68,8 +68,7 @@ class Router:
         self._reloading: asyncio.Task[None] | None = None
         bus, clock = context.bus, context.clock
         controls, routing = Controls(), Routing(policy)
-        minute = LastMinute(clock.now())
-        wide = Wide()
+        minute, wide = LastMinute(clock.now()), Wide()
         control = Control(bus, controls, self._commanded, wide, clock, self._table)
         expire = {stream.name: stream.expire_seconds for stream in egress.streams}["transactional"]
         reports = Reports(bus, clock, control, settings.hostname or socket.getfqdn(), expire)
