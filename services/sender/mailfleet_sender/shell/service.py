@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mailfleet_core import metrics
 from mailfleet_core.bus import topics
@@ -45,14 +45,8 @@ class Sender:
     """The service."""
 
     def __init__(
-        self,
-        bus: Bus,
-        clock: Clock,
-        settings: SenderSettings,
-        egress: EgressSettings,
-        resolver: Resolver,
-        instance: str,
-    ) -> None:
+        self, bus: Bus, clock: Clock, settings: SenderSettings, egress: EgressSettings, resolver: Resolver, instance: str
+    ) -> None:  # fmt: skip
         self.bodies = Bodies(bus, settings.body_bytes)
         self.seconds = phase_seconds(settings)
         self.block_seconds = settings.block_seconds
@@ -86,9 +80,7 @@ class Sender:
         self._unwritten: list[_Writing] = []
         """Results whose append has not ended; one of them is watched, for appends end in company."""
         self._watched: asyncio.Future[int] | None = None
-        for name in self._table.sources:
-            for kind in (wire.SETTLED, wire.LOST, wire.NOT_ATTEMPTED):
-                metrics.ATTEMPTS.labels(name, kind)
+        _show_attempts(self._table.sources)
         shortest = min(*self.seconds.values(), self.block_seconds, self.idle_seconds * 2)
         self._sweep_seconds = min(5.0, max(0.02, shortest / 4))
 
@@ -425,3 +417,10 @@ class Sender:
 def _identity(source: wire.Source) -> tuple[str, ...]:
     """What a receiver sees of a source: who connects, and as whom."""
     return source.address, source.address6, source.ehlo_name, source.proxy
+
+
+def _show_attempts(sources: Iterable[str]) -> None:
+    """Counters are there before the first attempt."""
+    for name in sources:
+        for kind in (wire.SETTLED, wire.LOST, wire.NOT_ATTEMPTED):
+            metrics.ATTEMPTS.labels(name, kind)
