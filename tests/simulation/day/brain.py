@@ -13,6 +13,7 @@ from mailfleet_router.decisions.routing import Routing
 from mailfleet_router.decisions.shaping import policy_file
 from mailfleet_router.decisions.shaping.control import Controls
 from mailfleet_router.decisions.shaping.learned import Learned, Lesson, Wide
+from mailfleet_router.decisions.shaping.pace import NO_PACE
 from mailfleet_router.decisions.shaping.rules import Rules
 from mailfleet_router.decisions.shaping.values import Facts, rate_per_second, seconds
 from mailfleet_router.shell.traffic import shipped
@@ -37,7 +38,7 @@ class Brain:
         made = Partition(number, self.scenario.partitions, self.policy, self.routing, self.controls, self.wide)
         if not self.automation:
             shaper = made.shaper
-            shaper.learned = NothingLearned(shaper.rules, self.wide, lambda kind, facts, now: 0.0)
+            shaper.learned = NothingLearned(shaper.rules, self.wide, lambda kind, facts: NO_PACE)
         return made
 
     def message_rate(self, provider: str) -> float:

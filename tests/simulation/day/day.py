@@ -23,7 +23,7 @@ from simulation.day.mails import Mail, count_of, mails, tally_of
 from simulation.day.receivers import Site, Standing, Watch
 from simulation.day.scenario import DAY_SECONDS, MIDNIGHT, Scenario
 from simulation.day.senders import Senders
-from simulation.day.tally import STEP_SECONDS, Tally
+from simulation.day.tally import STEP_SECONDS, Contest, Tally
 from simulation.day.town import Domain, quarters
 
 EPOCH = 8
@@ -79,7 +79,7 @@ class Day:
         for step in range(1, int(DAY_SECONDS / STEP_SECONDS) + 1):
             until = MIDNIGHT + step * STEP_SECONDS
             clock.run(until)
-            self.tally.sample(until, self._standings())
+            self.tally.sample(until, self._standings(), self._contending())
             progress(self._progress())
         return self._over()
 
@@ -202,6 +202,24 @@ class Day:
             if site.receiver is not None
             for source, standing in site.standings.items()
         }
+
+    def _contending(self) -> dict[Contest, dict[str, int]]:
+        found: dict[Contest, dict[str, int]] = {}
+        for number, owner in self.owners.items():
+            for name, queue in owner.partition.scheduler.sites.items():
+                site = self.sites.get(name)
+                if site is None or site.receiver is None:
+                    continue
+                receiver = self.tally.names.index(site.receiver.name)
+                at = owner.partition.shaper.learned.at(name)
+                for _, flow in queue.ready.flows():
+                    if at is not None and flow.tenant in at.tenants:
+                        continue
+                    for (stream, pool), mail in flow.queues.items():  # type: ignore[misc]
+                        if stream == "bulk":
+                            tenants = found.setdefault((number, receiver, pool), {})
+                            tenants[flow.tenant] = len(mail.items)
+        return found
 
     # --- what is told --------------------------------------------------------------------------------------------
     def _progress(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def rows(figures: dict[str, Any], scenario: Scenario) -> dict[str, str]:
         "99 % of what an outage left behind gone after": _drained(figures, scenario),
         "wait of passwords for the first attempt, p99": span(quantile(figures["waits"]["passwords"], 0.99)),
         "… while the newsletter's burst lies there": span(quantile(figures["burst_waits"], 0.99)),
-        "fairness between bulk tenants of a pool at busy sites (Jain), median": f"{_middle(fair):.2f}",
+        "fairness between bulk tenants with ready mail at a busy site (Jain, five minutes each), median": _middle(fair),
         "… lowest of ten": f"{fair[len(fair) // 10]:.2f}" if fair else "–",
         "CPU seconds": f"{figures['cpu_seconds']:,.0f}",
     }
@@ -53,8 +53,8 @@ def _drained(figures: dict[str, Any], scenario: Scenario) -> str:
     return ", ".join(found)
 
 
-def _middle(values: list[float]) -> float:
-    return values[len(values) // 2] if values else 1.0
+def _middle(values: list[float]) -> str:
+    return f"{values[len(values) // 2]:.2f}" if values else "–"
 
 
 def _reasons(figures: dict[str, Any]) -> list[str]:

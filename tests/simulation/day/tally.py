@@ -18,8 +18,11 @@ STEP_SECONDS = 300.0
 STEPS = int(DAY_SECONDS / STEP_SECONDS)
 WAITS = [0.05 * 1.15**step for step in range(110)]
 """Upper ends of classes of waits in seconds, from 50 ms to two days."""
-FAIR_STEPS = 2
-"""Fairness is measured over so many steps."""
+LEAST_WANTED = 10
+"""Turns that a tenant must have wanted in a step to be looked at."""
+
+Contest = tuple[int, int, str]
+"""Tenants with ready mail in one queue: (partition, receiver, pool)."""
 
 
 class Tally(Heard):
@@ -44,14 +47,8 @@ class Tally(Heard):
         self.fair: dict[str, list[float]] = defaultdict(list)
         self.before_outage: dict[str, int] = {}
         self.drained_at: dict[str, float] = {}
-        self._arrived = [[0] * len(scenario.campaigns) for _ in self.names]
-        self._got = [[0] * len(scenario.campaigns) for _ in self.names]
-        self._backlog = [[0] * len(scenario.campaigns) for _ in self.names]
-        self._bulk: dict[str, list[int]] = defaultdict(list)
-        """Pool → campaigns of bulk mail: tenants with sources of their own have nothing to share."""
-        for number, campaign in enumerate(scenario.campaigns):
-            if campaign.stream == "bulk":
-                self._bulk[campaign.pool].append(number)
+        self._turns: Counter[tuple[Contest, str]] = Counter()
+        """Of bulk tenants, in this step."""
         self._burst = _burst(scenario)
         self._outages = {
             self.names.index(incident.provider): incident.span[1] for incident in scenario.incidents if incident.refuses
@@ -62,7 +59,6 @@ class Tally(Heard):
     def came(self, mail: Mail, campaign: int, receiver: int) -> None:
         """A mail was accepted."""
         self.queued[receiver][campaign] += 1
-        self._arrived[receiver][campaign] += 1
         self.counts["accepted"] += 1
         if receiver in self._outages and mail.at < self._outages[receiver] and not is_stuck(mail.key):
             name = self.names[receiver]
@@ -73,8 +69,16 @@ class Tally(Heard):
         kind = event.kind
         if kind in TERMINAL_KINDS:
             self._ended(event, now)
-        elif kind not in ("accepted", "queued", "attempted"):
+        elif kind == "attempted":
+            self._turn(event.unit)
+        elif kind not in ("accepted", "queued"):
             self.counts[kind] += 1
+
+    def _turn(self, unit: bytes) -> None:
+        campaign, receiver, _ = tally_of(unit)
+        of = self.scenario.campaigns[campaign]
+        if of.stream == "bulk":
+            self._turns[(unit[6], receiver, of.pool), of.tenant] += 1
 
     def _ended(self, event: Event, now: float) -> None:
         unit = event.unit
@@ -84,7 +88,6 @@ class Tally(Heard):
         self.counts[event.kind] += 1
         self.queued[receiver][campaign] -= 1
         if event.kind == "delivered":
-            self._got[receiver][campaign] += 1
             self.delivered[self.names[receiver]][min(self._step, STEPS - 1)] += 1
         else:
             self.counts[
@@ -124,8 +127,11 @@ class Tally(Heard):
             self.outcomes[name, outcome.code, outcome.text[:60]] += 1
 
     # --- time passes ---------------------------------------------------------------------------------------------
-    def sample(self, now: float, standings: dict[tuple[str, str], Standing]) -> None:
-        """The end of a step."""
+    def sample(
+        self, now: float, standings: dict[tuple[str, str], Standing], contending: dict[Contest, dict[str, int]]
+    ) -> None:
+        """The end of a step. `contending`: ready units of the bulk tenants at the providers' sites that no reply has
+        slowed."""
         self._step = min(STEPS, int((now - MIDNIGHT) / STEP_SECONDS + 0.5))
         for index, name in enumerate(self.names):
             self.queue[name][self._step] = sum(self.queued[index])
@@ -133,35 +139,24 @@ class Tally(Heard):
             if pair in standings:
                 line = self.states.setdefault(pair, ["unused"] * (self._step - 1))
                 line.append(standings[pair].state(now))
-        if self._step % FAIR_STEPS == 0:
-            self._measure_fairness()
+        self._measure_fairness(contending)
         for index, until in self._outages.items():
             if now <= until:
                 name = self.names[index]
                 self.counts[f"before the outage at {name}"] = self.before_outage.get(name, 0)
 
-    def _measure_fairness(self) -> None:
-        """Between bulk tenants of a pool at sites that had more than they could take, against the max-min fair shares."""
-        for index, name in enumerate(self.names[:-1]):
-            for campaigns in self._bulk.values():
-                self.fair[name] += self._fairness(index, campaigns)
-        self._backlog = [list(row) for row in self.queued]
-        self._arrived = [[0] * len(row) for row in self.queued]
-        self._got = [[0] * len(row) for row in self.queued]
-
-    def _fairness(self, index: int, campaigns: list[int]) -> list[float]:
-        demands: Counter[str] = Counter()
-        got: Counter[str] = Counter()
-        for campaign in campaigns:
-            tenant = self.tenants[campaign]
-            demands[tenant] += self._backlog[index][campaign] + self._arrived[index][campaign]
-            got[tenant] += self._got[index][campaign]
-        wanted = {tenant: demand for tenant, demand in demands.items() if demand >= 10}
-        total = sum(got[tenant] for tenant in wanted)
-        if len(wanted) < 2 or not 10 <= total < sum(wanted.values()) * 0.8:
-            return []
-        shares = max_min(wanted, total)
-        return [jain(got[tenant] / shares[tenant] for tenant in wanted)]
+    def _measure_fairness(self, contending: dict[Contest, dict[str, int]]) -> None:
+        """Between the tenants of a queue with more ready mail than it had turns, against the max-min fair shares of what
+        they wanted: the turns they had, and the mail that is ready still."""
+        for contest, ready in contending.items():
+            wanted = {tenant: self._turns[contest, tenant] + left for tenant, left in ready.items()}
+            wanted = {tenant: demand for tenant, demand in wanted.items() if demand >= LEAST_WANTED}
+            turns = {tenant: self._turns[contest, tenant] for tenant in wanted}
+            total = sum(turns.values())
+            if len(wanted) > 1 and LEAST_WANTED <= total < sum(wanted.values()) * 0.8:
+                shares = max_min(wanted, total)
+                self.fair[self.names[contest[1]]].append(jain(turns[tenant] / shares[tenant] for tenant in wanted))
+        self._turns.clear()
 
     def parts(self) -> dict[str, Any]:
         """What there is to add up, as plain values."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailfleet_router.decisions.shaping.hits import Hits, HitTable, Threshold, observe
+from mailfleet_router.decisions.shaping.hits import SHARED_HITS, Hits, HitTable, Threshold, observe
 
-thresholds = st.builds(Threshold, st.integers(1, 8), st.floats(1, 100))
+thresholds = st.builds(Threshold, st.integers(1, 8), st.floats(1, 100), st.just(0.0))
 events = st.lists(st.tuples(st.integers(0, 200).map(float), st.integers(0, 3)), max_size=40)
 
 
@@ -71,3 +71,33 @@ def test_a_threshold_of_one_needs_no_memory() -> None:
     table = HitTable()
     assert table.observe("r", "x", Threshold(), 1.0, 1)
     assert len(table) == 0
+
+
+def test_a_share_counts_the_hits_against_what_was_sent_since_the_first_of_them() -> None:
+    threshold, state = Threshold(5, 3600.0, 0.01), Hits()
+    answers = []
+    for number in range(1, 8):  # a hit in each 200 attempts: half of the share
+        state, reached = observe(state, threshold, 10.0 * number, number, attempts=200 * number)
+        answers.append(reached)
+    assert not any(answers)
+    for number in range(8, 16):  # and then nothing but hits
+        state, reached = observe(state, threshold, 10.0 * number, number, attempts=1400 + number)
+    assert reached
+
+
+@given(st.integers(1, 400), st.floats(0.001, 0.5))
+def test_a_steady_share_of_hits_reaches_the_threshold_exactly_when_it_is_large_enough(every: int, share: float) -> None:
+    threshold, state = Threshold(5, 1e9, share), Hits()
+    for number in range(150):
+        state, reached = observe(state, threshold, float(number), number, attempts=every * number)
+    kept = len(state.newest)
+    assert kept == SHARED_HITS
+    assert reached == (kept >= share * every * (kept - 1))
+
+
+@given(st.lists(st.tuples(st.integers(0, 5000).map(float), st.integers(0, 10_000)), max_size=250))
+def test_memory_of_a_share_is_bounded(hits: list[tuple[float, int]]) -> None:
+    state = Hits()
+    for number, (at, attempts) in enumerate(hits):
+        state, _ = observe(state, Threshold(3, 600.0, 0.01), at, number, attempts)
+    assert len(state.newest) <= SHARED_HITS

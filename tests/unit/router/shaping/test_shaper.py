@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,7 +46,7 @@ LOOSE = LIMITS.replace("4/10s", "1000/s").replace("burst: 2}]", "burst: 100}]")
 
 
 def policy(rate: int = 10, burst: int = 2, text: str = LIMITS) -> Policy:
-    rules = Rules(policy_file.read(text % (rate, burst) if "%" in text else text, "test"))
+    rules = Rules(policy_file.read(text % (rate, burst) if "%d" in text else text, "test"))
     lanes = {source: (number, number + 10) for number, source in enumerate(SOURCES)}
     return Policy(pools={"default": tuple((source, 1) for source in SOURCES)}, lanes=lanes, shaping=rules)
 
@@ -222,6 +223,24 @@ def test_a_source_that_is_blocked_pauses_is_probed_by_one_unit_and_returns(more:
 def _say(office: Office, blocked: str) -> tuple[str, str, int]:
     _, _, entry = next(iter(office.out.values()))
     return (BOUNCED, "blocked", 550) if entry.source == blocked else (DELIVERED, "ok", 250)
+
+
+SPAM = (LOOSE % (1000, 100)).replace(
+    "streams:",
+    """  - {name: spam, text: spam, effect: slow, scope: tenant_site, threshold: 5/1h, share: 1%}
+streams:""",
+)
+
+
+@pytest.mark.parametrize(("every", "slowed"), [(300, False), (50, True)])
+def test_a_few_refusals_among_thousands_of_mails_do_not_slow_their_tenant(every: int, slowed: bool) -> None:
+    office = settled(policy(text=SPAM))
+    for number in range(4000):
+        office.now += 0.01
+        if isinstance(office.offer(), Go):
+            office.answer(*((BOUNCED, "spam", 550) if number % every == 0 else ()))
+    at = office.shaper.learned.at("big")
+    assert (at is not None and "a" in at.tenants) == slowed
 
 
 def test_what_a_limit_holds_of_one_tenant_does_not_hold_the_site() -> None:

@@ -226,6 +226,8 @@ def _pointless(rule: ResponseRule) -> Iterator[tuple[str, str]]:
         yield "name", "it has neither a class nor an effect; it only keeps later rules from being asked"
     if rule.effect is Effect.NONE and rule.threshold:
         yield "threshold", "a threshold without an effect does nothing"
+    if rule.share and not rule.threshold:
+        yield "share", "of one reply a share says nothing; write a threshold beside it"
     if rule.ttl and rule.effect not in (Effect.SLOW, Effect.PAUSE, Effect.DISABLE_SOURCE):
         yield "ttl", f"a ttl with the effect {rule.effect} does nothing"
     if rule.to != Slowed() and rule.effect is not Effect.SLOW:

@@ -1,4 +1,4 @@
-"""Thresholds: so many hits of a rule within a window before it has an effect."""
+"""Thresholds: so many hits of a rule within a window, and such a share of the mail, before it has an effect."""
 
 from __future__ import annotations
 
@@ -9,30 +9,50 @@ MAX_KEYS = 10_000
 """Windows kept at once, some megabytes. What was quiet longest is forgotten first and then counts anew."""
 
 
+SHARED_HITS = 100
+"""Hits by which a share is known: to a tenth of itself."""
+
+
 class Threshold(NamedTuple):
-    """`hits` within `window_seconds`."""
+    """`hits` within `window_seconds`, and not less than `share` of what the scope sent meanwhile."""
 
     hits: int = 1
     window_seconds: float = 3600.0
+    share: float = 0.0
+
+    @property
+    def kept(self) -> int:
+        """Hits that must be remembered."""
+        return max(self.hits, SHARED_HITS) if self.share else max(1, self.hits)
 
 
 class Hits(NamedTuple):
-    """The newest hits of one rule for one scope key: (instant, event) in order, at most as many as the threshold asks."""
+    """The newest hits of one rule for one scope key, in order: (instant, event, attempts of the scope until then)."""
 
-    newest: tuple[tuple[float, int], ...] = ()
+    newest: tuple[tuple[float, int, int], ...] = ()
 
 
-def observe(state: Hits, threshold: Threshold, now: float, event: int) -> tuple[Hits, bool]:
+def observe(state: Hits, threshold: Threshold, now: float, event: int, attempts: int = 0) -> tuple[Hits, bool]:
     """The hits with one more at `now` (seconds), and whether the threshold is reached.
 
     `event` tells hits apart that happen at the same instant (a hash of unit id and attempt). The same hit seen again
-    changes nothing; hits may come out of order. The threshold is reached when the window that ends with the newest hit
-    holds `hits` of them, and stays reached for as long as that is so.
+    changes nothing; hits may come out of order. `attempts` is a count of the scope's attempts that only grows. The
+    threshold is reached when the window that ends with the newest hit holds `hits` of them and they are `share` of the
+    attempts since the first one that is kept; and stays reached for as long as that is so.
     """
-    hits = sorted({*state.newest, (now, event)})
+    if any(hit[0] == now and hit[1] == event for hit in state.newest):
+        return state, _reached(state.newest, threshold)
+    hits = sorted((*state.newest, (now, event, attempts)))
     oldest = hits[-1][0] - threshold.window_seconds
-    kept = [hit for hit in hits[-max(1, threshold.hits) :] if hit[0] > oldest]
-    return Hits(tuple(kept)), len(kept) >= threshold.hits
+    kept = tuple([hit for hit in hits[-threshold.kept :] if hit[0] > oldest])
+    return Hits(kept), _reached(kept, threshold)
+
+
+def _reached(hits: tuple[tuple[float, int, int], ...], threshold: Threshold) -> bool:
+    if len(hits) < threshold.hits:
+        return False
+    counts = [attempts for _, _, attempts in hits]
+    return len(hits) >= threshold.share * (max(counts) - min(counts))
 
 
 class HitTable:
@@ -45,11 +65,11 @@ class HitTable:
     def __len__(self) -> int:
         return len(self._states)
 
-    def observe(self, rule: str, key: str, threshold: Threshold, now: float, event: int) -> bool:
-        """Count a hit of `rule` for the scope key `key`; is the threshold reached?"""
+    def observe(self, rule: str, key: str, threshold: Threshold, now: float, event: int, attempts: int = 0) -> bool:
+        """Count a hit of `rule` for the scope key `key`, which has sent `attempts`; is the threshold reached?"""
         if threshold.hits <= 1:
             return True
-        state, reached = observe(self._states.get((rule, key), Hits()), threshold, now, event)
+        state, reached = observe(self._states.get((rule, key), Hits()), threshold, now, event, attempts)
         self._states[rule, key] = state
         self._states.move_to_end((rule, key))
         if len(self._states) > self._max_keys:

@@ -15,6 +15,7 @@ from mailfleet_router.decisions.shaping import backoff, site_health
 from mailfleet_router.decisions.shaping.backoff import BackOff, Change, Hit
 from mailfleet_router.decisions.shaping.gate import Scope
 from mailfleet_router.decisions.shaping.hits import HitTable, Threshold
+from mailfleet_router.decisions.shaping.pace import Pace
 from mailfleet_router.decisions.shaping.responses import Blame, Effect, Reading, ReplyClass, scope_key
 from mailfleet_router.decisions.shaping.responses import Scope as Kind
 from mailfleet_router.decisions.shaping.rules import Rules
@@ -95,8 +96,8 @@ class Wide:
 class Learned:
     """All of one partition."""
 
-    def __init__(self, rules: Rules, wide: Wide, pace: Callable[[str, Facts, float], float]) -> None:
-        """`pace`: messages per second that a scope (its key, and facts that are of it) has lately sent."""
+    def __init__(self, rules: Rules, wide: Wide, pace: Callable[[str, Facts], Pace]) -> None:
+        """`pace`: what a scope (its kind, and facts that are of it) has sent."""
         self.sites: dict[str, AtSite] = {}
         self.standings = Standings()
         self.obey(rules)
@@ -173,14 +174,15 @@ class Learned:
         self, facts: Facts, reading: Reading, outcome: RecipientOutcome, when: Moment, counted_at: float | None = None
     ) -> None:
         key = scope_key(reading.scope, facts)
-        threshold = Threshold(reading.hits, reading.window_seconds)
+        threshold = Threshold(reading.hits, reading.window_seconds, reading.share)
         at = when.at if counted_at is None else counted_at
-        if not self._hits.observe(reading.rule, key, threshold, at, when.event):
+        pace = self._pace(reading.scope, facts)
+        if not self._hits.observe(reading.rule, key, threshold, at, when.event, pace.attempts):
             return
         reply = f"{outcome.code or outcome.phase} {outcome.enhanced} {outcome.text}"
         hit = Hit(
             when.at, when.started_at, reading.effect is not Effect.SLOW, reading.rule, reply,
-            self._pace(reading.scope, facts, when.at), reading.ttl_seconds, reading.rate_per_second,
+            pace.per_second(when.at), reading.ttl_seconds, reading.rate_per_second,
             reading.concurrency, reading.reply_class is ReplyClass.EGRESS,
         )  # fmt: skip
         scope = self._scope(reading.scope, key, facts, when.at)

@@ -37,6 +37,7 @@ MAX_CONCURRENCY = 10_000
 MAX_HITS = 1000
 """The largest count of a threshold: so many instants are kept for it at most."""
 _CODE = re.compile(r"[2-5](?:\d\d|\dx|xx)\Z")
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,4})?)\s*%\Z")
 PHASES = (
     phases.DNS, phases.EGRESS, phases.CONNECT, phases.GREETING, phases.EHLO, phases.STARTTLS, phases.AUTH, phases.MAIL,
     phases.RCPT, phases.DATA, phases.DOT,
@@ -97,6 +98,10 @@ class ResponseRule(Spec, frozen=True):
     threshold: Annotated[
         str, doc("`5/1h`: the effect comes with the fifth hit in an hour; without it, with the first.", "5/1h")
     ] = ""
+    share: Annotated[
+        str,
+        doc("`1%`: and not before the hits are such a share of the scope's messages since the first of them.", "1%"),
+    ] = ""
     ttl: Annotated[Duration | None, doc("How long `to` holds, and the shortest that a pause is.", "30m")] = None
     to: Annotated[Slowed, doc("Fixed limits instead of half of what was.", {"rate": "10/m"})] = Slowed()
     citation: Annotated[
@@ -121,6 +126,8 @@ class Reading(NamedTuple):
     hits: int = 1
     """So many within `window_seconds` bring the effect about."""
     window_seconds: float = 3600.0
+    share: float = 0.0
+    """And they are so much of what the scope sent meanwhile."""
     ttl_seconds: float = 0.0
     rate_per_second: float = 0.0
     """Of `to`; 0: not given."""
@@ -242,6 +249,7 @@ def refusal(rule: ResponseRule) -> Refusal | None:
         *((path, partial(pattern, text)) for path, text in _texts(rule)),
         (("phase",), lambda: _phases(rule.phase)),
         (("threshold",), lambda: threshold(rule.threshold)),
+        (("share",), lambda: share(rule.share, rule.scope)),
         (("scope",), lambda: _reading(rule)),
     )
     for path, reading in readings:
@@ -294,6 +302,7 @@ def _reading(rule: ResponseRule) -> Reading:
         scope=rule.scope,
         hits=hits,
         window_seconds=window,
+        share=share(rule.share, rule.scope),
         ttl_seconds=seconds(rule.ttl) if rule.ttl else 0.0,
         rate_per_second=rate_per_second(rule.to.rate) if rule.to.rate else 0.0,
         concurrency=rule.to.concurrency,
@@ -311,6 +320,18 @@ def threshold(text: str) -> tuple[int, float]:
     if length <= 0:
         raise PolicyError(f"{text!r} is no threshold: its window is empty")
     return int(hits), length
+
+
+def share(text: str, scope: Scope) -> float:
+    """`1%` → 0.01; nothing: 0. Raises PolicyError, also for a scope whose messages are not counted."""
+    if not text:
+        return 0.0
+    found = _SHARE.match(text)
+    if not found or not 0 < float(found[1]) <= 100:
+        raise PolicyError(f"{text!r} is no share: write a percentage such as 1% or 0.5%")
+    if scope in (Scope.SOURCE, Scope.DOMAIN):
+        raise PolicyError(f"a share is of the messages at one site, and the scope is {scope}: leave it out")
+    return float(found[1]) / 100.0
 
 
 def codes(given: int | str | tuple[int | str, ...]) -> frozenset[int]:

@@ -20,7 +20,7 @@ from mailfleet_router.decisions.shaping.backoff import BackOff
 from mailfleet_router.decisions.shaping.drain import Drain, bounded
 from mailfleet_router.decisions.shaping.hits import HitTable, Threshold
 from mailfleet_router.decisions.shaping.limits import Limits, Values, provider_of
-from mailfleet_router.decisions.shaping.pace import Pace
+from mailfleet_router.decisions.shaping.pace import NO_PACE, Pace
 from mailfleet_router.decisions.shaping.recorded import Answer, Held, Queued, Recorded
 from mailfleet_router.decisions.shaping.reply_text import normal_text
 from mailfleet_router.decisions.shaping.responses import Effect, Reading, ResponseRule, Responses, Scope, scope_key
@@ -172,11 +172,12 @@ class Side:
             return {Effect.BOUNCE: BOUNCED, Effect.RESPECT_WAIT: WAITED}.get(reading.effect, NOTHING)
         key, at = scope_key(reading.scope, facts), recorded.ended_at
         event = zlib.crc32(b"%b/%d" % (recorded.unit, recorded.attempt))
-        if not self._hits.observe(reading.rule, key, Threshold(reading.hits, reading.window_seconds), at, event):
+        threshold, pace = Threshold(reading.hits, reading.window_seconds, reading.share), self._paces.get(key, NO_PACE)
+        if not self._hits.observe(reading.rule, key, threshold, at, event, pace.attempts):
             return BELOW
         pause = reading.effect is not Effect.SLOW
         hit = backoff.Hit(
-            at, recorded.started_at, pause, reading.rule, text, self._pace(key, at), reading.ttl_seconds,
+            at, recorded.started_at, pause, reading.rule, text, pace.per_second(at), reading.ttl_seconds,
             reading.rate_per_second, reading.concurrency,
         )  # fmt: skip
         what = {Effect.SLOW: SLOWED, Effect.PAUSE: PAUSED}.get(reading.effect, DISABLED)
@@ -186,9 +187,6 @@ class Side:
         if pause:
             self._stop(reading.scope, facts, at, scope.state.paused_until)
         return what
-
-    def _pace(self, key: str, at: float) -> float:
-        return self._paces[key].per_second(at) if key in self._paces else 0.0
 
     def _clean(self, facts: Facts, recorded: Recorded) -> None:
         for key in _keys(facts):

@@ -14,7 +14,7 @@ from mailfleet_router.decisions.shaping.gcra import default_burst
 from mailfleet_router.decisions.shaping.learned import AtSite, Learned, Wide
 from mailfleet_router.decisions.shaping.leases import Limit
 from mailfleet_router.decisions.shaping.limits import Effective, least
-from mailfleet_router.decisions.shaping.pace import Pace
+from mailfleet_router.decisions.shaping.pace import NO_PACE, Pace
 from mailfleet_router.decisions.shaping.responses import Scope as Kind
 from mailfleet_router.decisions.shaping.rules import Rules
 from mailfleet_router.decisions.shaping.selection import Selector
@@ -325,14 +325,14 @@ class Ways:
             found = (*found, scope)
         return found
 
-    def _pace(self, kind: str, facts: Facts, now: float) -> float:
+    def _pace(self, kind: str, facts: Facts) -> Pace:
         site = self.sites.get(facts.site)
         if site is None or kind in (Kind.SOURCE, Kind.DOMAIN):
-            return 0.0
+            return NO_PACE
         if kind == Kind.SITE:
-            return site.pace.per_second(now)
+            return site.pace
         table, name = (site.paces, facts.source) if kind == Kind.SOURCE_SITE else (site.tenants, facts.tenant)
-        return table[name].per_second(now) if name in table else 0.0
+        return table.get(name, NO_PACE)
 
 
 SOURCE = FIELDS.index("source")
