@@ -80,12 +80,7 @@ def _traffic(scenario: Scenario, automation: bool) -> dict[str, Any]:
     data: dict[str, Any] = msgspec.to_builtins(scenario.policy)
     share = scenario.rate_share
     for limit in data["limits"]:
-        limit["cases"] = [
-            case | {"message_rate": f"{max(1, round(rate_per_second(case['message_rate']) * share * 3600))}/h"}
-            if "message_rate" in case
-            else case
-            for case in limit["cases"]
-        ]
+        limit["cases"] = [case | _scaled(case, share) for case in limit["cases"]]
     for plan in data["warmup"]:
         plan["sources"] = sorted(scenario.new_sources())
         plan["day_caps"] = [max(1, round(cap * share)) for cap in plan["day_caps"]]
@@ -98,3 +93,11 @@ def _traffic(scenario: Scenario, automation: bool) -> dict[str, Any]:
         for pool in scenario.pools
     ]
     return {"version": 1, "pools": pools, **data}
+
+
+def _scaled(case: dict[str, Any], share: float) -> dict[str, str]:
+    return {
+        name: f"{max(1, round(rate_per_second(case[name]) * share * 3600))}/h"
+        for name in ("message_rate", "ramp")
+        if name in case
+    }

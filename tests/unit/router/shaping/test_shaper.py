@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from mailfleet_core.model import ids, wire
 from mailfleet_core.model.wire import BOUNCED, DEFERRED, DELIVERED, RecipientOutcome, Result, Route
 from mailfleet_router.decisions.policy import Policy
-from mailfleet_router.decisions.shaping import policy_file
+from mailfleet_router.decisions.shaping import policy_file, telling
 from mailfleet_router.decisions.shaping.backoff import MIN_PAUSE_SECONDS
+from mailfleet_router.decisions.shaping.gate import RAMP_BURST_SECONDS
 from mailfleet_router.decisions.shaping.rules import Rules
 from mailfleet_router.decisions.shaping.shaper import Shaper, Wait
 from mailfleet_router.decisions.shaping.states import States
@@ -428,3 +429,44 @@ def test_a_source_that_the_policy_closes_does_not_keep_the_others_from_being_ask
     office.now = held.until
     assert isinstance(office.offer(), Go)
     assert {source for _, _, source in office.went} == {"ip-2"}
+
+
+RAMPED = """
+version: 1
+base: none
+limits: [{name: receivers, per: [source, site], cases: [{ramp: 2/s}]}]
+"""
+
+
+def minutes_of(office: Office, minutes: int) -> list[int]:
+    """How many go in each of them if as many want to go as can."""
+    counts = []
+    for _ in range(minutes):
+        until, before = office.now + 60.0, len(office.went)
+        while office.now < until:
+            while isinstance(office.offer(), Go):
+                office.answer()
+            office.now += 0.1
+        counts.append(len(office.went) - before)
+    return counts
+
+
+def test_where_nobody_says_what_a_receiver_bears_the_pace_begins_slowly_and_doubles() -> None:
+    office = settled(policy(text=RAMPED))
+    counts = minutes_of(office, 5)
+    start = len(SOURCES) * (60 * 2.0 + RAMP_BURST_SECONDS * 2.0)
+    assert counts[0] <= 2 * start
+    assert all(1.5 * one <= other <= 4 * one for one, other in pairwise(counts))
+
+
+def test_a_pace_that_was_left_for_a_while_begins_slowly_again() -> None:
+    office = settled(policy(text=RAMPED))
+    first = minutes_of(office, 3)
+    office.now += 900.0
+    assert minutes_of(office, 1)[0] <= first[0] * 1.1
+    while isinstance(office.offer(), Go):
+        office.answer()
+    facts = office.shaper.facts(office.site, "a", "bulk", "default", "big.example")
+    reasons = telling.why(office.shaper, office.site, facts, office.now)
+    assert {reason.by for reason in reasons} == {"ramp"}
+    assert all(reason.where.startswith("test") for reason in reasons)

@@ -7,11 +7,16 @@ import math
 from mailfleet_router.decisions.shaping import backoff, gcra
 from mailfleet_router.decisions.shaping.backoff import BackOff, Configured, Limits
 from mailfleet_router.decisions.shaping.leases import Limit
+from mailfleet_router.decisions.shaping.pace import Pace
 
 REFRESH_SECONDS = 1.0
 """What back-off allows changes by itself; it is computed anew so often."""
 CLOSED_SECONDS = 60.0
 """What the policy closes is looked at so often: only another policy opens it, and that wakes everybody."""
+RAMP = 2.0
+"""Times the last minute's pace."""
+RAMP_BURST_SECONDS = 5.0
+"""Of a ramp's rate so much may go at once: a few mails at a time are no campaign."""
 ONE_BY_ONE = 1
 """Units in senders' hands while a scope is probed."""
 
@@ -71,6 +76,36 @@ class Gate:
         self.in_flight += 1
         if self.rate:
             self.paid_at, _ = gcra.reserve(self.paid_at, self.rate, self.burst, now)
+
+
+class Ramp(Gate):
+    """Begins slowly where nobody says what a receiver bears: at most twice the last minute's pace."""
+
+    __slots__ = ("_followed_at", "_pace", "start")
+
+    def __init__(self, key: str, since: float, start: float) -> None:
+        """`start`: messages per second that are allowed at any time."""
+        super().__init__(key, since)
+        self.start = start
+        self._pace = Pace()
+        self._followed_at = -math.inf
+
+    def free_at(self, now: float) -> float:
+        """See `Gate.free_at`."""
+        self._follow(now)
+        return super().free_at(now)
+
+    def take(self, now: float) -> None:
+        """See `Gate.take`."""
+        self._follow(now)
+        super().take(now)
+        self._pace.count(now)
+
+    def _follow(self, now: float) -> None:
+        if not 0 <= now - self._followed_at < REFRESH_SECONDS:
+            self._followed_at = now
+            rate = max(self.start, RAMP * self._pace.per_second(now))
+            self.obey(rate, max(1.0, rate * RAMP_BURST_SECONDS), math.inf, now)
 
 
 class Scope:

@@ -33,6 +33,8 @@ class Values(NamedTuple):
     burst: float = 1.0
     """Messages that may go at once; only with a `message_rate`."""
     suspend: bool = False
+    ramp: float | None = None
+    """Messages per second with which it begins."""
 
 
 class Effective(NamedTuple):
@@ -91,6 +93,7 @@ def least(effective: Iterable[Effective]) -> Values:
         min((values.window for values in all_values if values.window is not None), default=None),
         slowest.burst,
         any(values.suspend for values in all_values),
+        min((values.ramp for values in all_values if values.ramp is not None), default=None),
     )
 
 
@@ -132,6 +135,7 @@ def values_of(case: Case) -> Values:
         case.window,
         float(case.burst) if case.burst is not None else default_burst(rate or 0.0),
         case.suspend,
+        None if case.ramp is None else rate_per_second(case.ramp),
     )
 
 

@@ -83,6 +83,14 @@ class Case(Spec, frozen=True, kw_only=True):
         Annotated[int, msgspec.Meta(ge=1)] | None, doc("Then the connection is closed.", 20)
     ] = None
     window: Annotated[Annotated[int, msgspec.Meta(ge=0)] | None, doc("Units in senders' hands at once.", 100)] = None
+    ramp: Annotated[
+        Rate | None,
+        doc(
+            "For receivers that publish no rate: the pace begins here, and is never more than twice what it was in the last "
+            "minute.",
+            "2/s",
+        ),
+    ] = None
     suspend: Annotated[bool, doc("Nothing is sent while the case matches; mail waits.", False)] = False
     citation: Annotated[
         Citation | None,
@@ -267,5 +275,5 @@ NAMED = {
 }  # fmt: skip
 """Sections that are lists, and the key that tells their items apart."""
 
-QUANTITIES = ("message_rate", "connection_rate", "concurrency", "messages_per_connection", "window")
+QUANTITIES = ("message_rate", "ramp", "connection_rate", "concurrency", "messages_per_connection", "window")
 """What a case may limit."""

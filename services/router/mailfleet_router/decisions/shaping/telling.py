@@ -12,7 +12,7 @@ from mailfleet_core.model.wire import RecipientOutcome
 from mailfleet_router.decisions.shaping import reputation, site_health
 from mailfleet_router.decisions.shaping.backoff import WHOLE
 from mailfleet_router.decisions.shaping.explain import explain
-from mailfleet_router.decisions.shaping.gate import Gate, Scope
+from mailfleet_router.decisions.shaping.gate import Gate, Ramp, Scope
 from mailfleet_router.decisions.shaping.learned import AtSite
 from mailfleet_router.decisions.shaping.limits import least
 from mailfleet_router.decisions.shaping.responses import ReplyClass
@@ -214,7 +214,10 @@ def _of_gate(shaper: Shaper, gate: Gate, now: float) -> Iterator[Reason]:
     elif gate.in_flight >= gate.window:
         text = f"limit {gate.key}: {gate.in_flight} of {gate.window:g} units are in senders' hands"
         yield Reason("window", text, _where(shaper, gate, "window"), 0.0, "router")
-    elif (free := gate.free_at(now)) > now:
+    elif (free := gate.free_at(now)) > now and isinstance(gate, Ramp):
+        text = f"limit {gate.key}: no more than twice the last minute's pace, {gate.rate:.3g} messages per second now"
+        yield Reason("ramp", text, _where(shaper, gate, "ramp"), free, "router")
+    elif free > now:
         text = f"limit {gate.key}: {gate.rate:.3g} messages per second are used up"
         yield Reason("rate", text, _where(shaper, gate, "message_rate"), free, "router")
 

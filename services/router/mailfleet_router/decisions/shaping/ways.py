@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from mailfleet_core.model.wire import Route, Source
 from mailfleet_router.decisions.shaping import site_health
 from mailfleet_router.decisions.shaping.flow import Flow
-from mailfleet_router.decisions.shaping.gate import Gate, Scope
+from mailfleet_router.decisions.shaping.gate import Gate, Ramp, Scope
 from mailfleet_router.decisions.shaping.gcra import default_burst
 from mailfleet_router.decisions.shaping.learned import AtSite, Learned, Wide
 from mailfleet_router.decisions.shaping.leases import Limit
@@ -250,6 +250,8 @@ class Ways:
     def _gates(self, limit: Effective, divided: bool) -> Iterator[Gate]:
         """The counters of a limit that the router keeps: one, or two where owners have shares of a rate and of a window."""
         values = limit.values
+        if values.ramp:
+            yield self._ramp(limit, values.ramp)
         spans = limit.spans_partitions or (divided and "source" not in self._per(limit))
         in_hands = [values.window, None if self._common(limit) else values.concurrency]
         window = min([number for number in in_hands if number is not None], default=None)
@@ -268,6 +270,16 @@ class Ways:
             beside = self._gate(f"{limit.key}|window", limit, spans)
             beside.total = Limit(float(window), True)
             yield beside
+
+    def _ramp(self, limit: Effective, start: float) -> Ramp:
+        """Each owner climbs by itself."""
+        key = f"{limit.key}|ramp"
+        gate = self.gates.get(key)
+        if not isinstance(gate, Ramp):
+            gate = self.gates[key] = Ramp(key, self.since, start)
+        gate.start = start
+        gate.limit, gate.case, gate.narrow = limit.limit_number, limit.case_number, not self._common(limit)
+        return gate
 
     def _gate(self, key: str, limit: Effective, spans: bool) -> Gate:
         gate = self.gates.get(key)

@@ -15,7 +15,7 @@ class Reason(msgspec.Struct, frozen=True, gc=False):
     """One thing that holds a unit."""
 
     by: str
-    """Its kind, a word: suspension, pause, rate, window, warm-up, deferral, dns, source, sender, router …"""
+    """Its kind, a word: suspension, pause, rate, ramp, window, warm-up, deferral, dns, source, sender, router …"""
     text: str
     """What it is, a sentence without its end."""
     where: str = ""
