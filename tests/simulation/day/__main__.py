@@ -59,10 +59,9 @@ def _plain(value: Any) -> Any:
 def _line(name: str) -> Shown:
     began = time.monotonic()
 
-    def shown(at: float, ended: int, queued: int) -> None:
+    def shown(done: float, ended: int, queued: int) -> None:
         rate = ended / max(0.001, time.monotonic() - began)
-        clock = f"{int(at // 3600):02d}:{int(at % 3600 // 60):02d}"
-        told = f"automation {name}  {clock}  {ended:,} mails ended  {rate:,.0f}/s  {queued:,} wait"
+        told = f"automation {name}  {done:4.0%}  {ended:,} mails ended  {rate:,.0f}/s  {queued:,} wait"
         print(f"\r{told:78}", end="", file=sys.stderr, flush=True)
 
     return shown

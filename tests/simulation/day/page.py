@@ -80,6 +80,6 @@ The same seed gives the same day.
 *Automation off* has the same limits, turns of tenants and retry times, but no response rules, warm-up, back-off or
 reputation.
 
-What it leaves out: nothing crosses between the two processes, so a source that is disabled everywhere is so in half of the
-queue; reports about bounces are counted and not sent; complaints do not come back; connections of a source to a site lead
+What it leaves out: nothing crosses between the queue partitions, so a source that is disabled everywhere is so in one of
+them; reports about bounces are counted and not sent; complaints do not come back; connections of a source to a site lead
 to any of its hosts."""

@@ -11,11 +11,11 @@ from typing import Any
 
 from simulation.day.brain import Brain
 from simulation.day.day import Day
-from simulation.day.scenario import Scenario, load
+from simulation.day.scenario import DAY_SECONDS, Scenario, load
 from simulation.day.town import quarters
 
 Shown = Callable[[float, int, int], None]
-"""Seconds of the day, mails that ended, mails that wait."""
+"""Share of the day's work that is done, mails that ended, mails that wait in what is looked at."""
 
 
 def run(mails: int, sources_share: float, automation: bool, processes: int, shown: Shown) -> dict[str, Any]:
@@ -25,14 +25,15 @@ def run(mails: int, sources_share: float, automation: bool, processes: int, show
     context = multiprocessing.get_context("fork")
     pipes: list[Connection] = []
     workers = []
-    for numbers in shares(scenario, processes):
+    turn = context.Value("i", 0)
+    for _ in range(processes):
         mine, theirs = context.Pipe(duplex=False)
-        worker = context.Process(target=_work, args=(mails, sources_share, automation, numbers, theirs), daemon=True)
+        worker = context.Process(target=_work, args=(mails, sources_share, automation, turn, theirs), daemon=True)
         worker.start()
         theirs.close()
         pipes.append(mine)
         workers.append(worker)
-    parts = _listen(pipes, shown)
+    parts = _listen(pipes, dict(by_size(scenario)), shown)
     for worker in workers:
         worker.join()
     brain = Brain(scenario, automation)
@@ -46,16 +47,10 @@ def run(mails: int, sources_share: float, automation: bool, processes: int, show
     }
 
 
-def shares(scenario: Scenario, processes: int) -> list[list[int]]:
-    """Queue partitions for each process, about as much mail for each."""
-    loads = [town.weights[-1] for town in quarters(scenario)]
-    found: list[list[int]] = [[] for _ in range(processes)]
-    sums = [0.0] * processes
-    for number in sorted(range(len(loads)), key=lambda number: -loads[number]):
-        least = sums.index(min(sums))
-        found[least].append(number)
-        sums[least] += loads[number]
-    return found
+def by_size(scenario: Scenario) -> list[tuple[int, float]]:
+    """The queue partitions with their shares of the mail, the largest first: whoever is done takes the next one."""
+    loads = [(number, town.weights[-1]) for number, town in enumerate(quarters(scenario))]
+    return sorted(loads, key=lambda one: -one[1])
 
 
 def pictured(scenario: Scenario) -> list[tuple[str, str]]:
@@ -65,17 +60,26 @@ def pictured(scenario: Scenario) -> list[tuple[str, str]]:
     return [(source, provider) for source in sources for provider in ("google", "microsoft", "yahoo")]
 
 
-def _work(mails: int, sources_share: float, automation: bool, numbers: list[int], pipe: Connection) -> None:
+def _work(mails: int, sources_share: float, automation: bool, turn: Any, pipe: Connection) -> None:
     scenario = load(mails, sources_share)
-    day = Day(scenario, Brain(scenario, automation), numbers, pictured(scenario))
-    began = time.process_time()
-    over = day.run(lambda progress: pipe.send(("progress", progress)))
-    pipe.send(("over", over | {"cpu_seconds": time.process_time() - began}))
+    partitions = by_size(scenario)
+    while (number := _next(turn)) < len(partitions):
+        partition, _ = partitions[number]
+        began = time.process_time()
+        day = Day(scenario, Brain(scenario, automation), [partition], pictured(scenario))
+        over = day.run(lambda progress, partition=partition: pipe.send(("progress", (partition, progress))))  # type: ignore[misc]
+        pipe.send(("over", over | {"cpu_seconds": time.process_time() - began}))
     pipe.close()
 
 
-def _listen(pipes: list[Connection], shown: Shown) -> list[dict[str, Any]]:
-    latest: dict[Connection, dict[str, Any]] = {}
+def _next(turn: Any) -> int:
+    with turn.get_lock():
+        turn.value += 1
+        return int(turn.value) - 1
+
+
+def _listen(pipes: list[Connection], sizes: dict[int, float], shown: Shown) -> list[dict[str, Any]]:
+    latest: dict[int, dict[str, Any]] = {}
     parts: list[dict[str, Any]] = []
     left = list(pipes)
     while left:
@@ -83,16 +87,17 @@ def _listen(pipes: list[Connection], shown: Shown) -> list[dict[str, Any]]:
             assert isinstance(pipe, Connection)
             try:
                 kind, value = pipe.recv()
-            except EOFError as error:
-                raise RuntimeError("a process of the simulated day has died; what it said is above") from error
+            except EOFError:
+                left.remove(pipe)
+                continue
             if kind == "over":
                 parts.append(value)
-                left.remove(pipe)
             else:
-                latest[pipe] = value
-                progress = latest.values()
-                at = min(one["at"] for one in progress) if len(latest) == len(pipes) else 0.0
-                shown(at, sum(one["ended"] for one in progress), sum(one["queued"] for one in progress))
+                partition, latest[partition] = value
+                done = sum(sizes[number] * one["at"] for number, one in latest.items())
+                shown(done / DAY_SECONDS, *(sum(one[what] for one in latest.values()) for what in ("ended", "queued")))
+    if len(parts) < len(sizes):
+        raise RuntimeError("a process of the simulated day has died; what it said is above")
     return parts
 
 

@@ -63,6 +63,8 @@ class Limits:
         self.fields = frozenset(used)
         """Indices in FIELDS of those that can matter."""
         self.used = tuple(sorted(used))
+        self.others = tuple([index for index in self.used if index != FIELDS.index("source")])
+        """Of those, all but the source."""
         self._known: dict[tuple[str, ...], tuple[Effective, ...]] = {}
 
     def effective(self, facts: Facts) -> tuple[Effective, ...]:

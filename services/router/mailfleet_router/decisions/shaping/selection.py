@@ -120,8 +120,9 @@ class Selector:
 
     def _probe(self, options: dict[str, Option], now: float) -> Choice | None:
         for option in options.values():
-            free = _usable(option._replace(quarantined=False), now)
-            if option.quarantined and free and self._probe_at(option.source, now) <= now:
+            if not option.quarantined or option.excluded_until > now or option.allowance <= 0:
+                continue
+            if self._probe_at(option.source, now) <= now:
                 self._probed[option.source] = now
                 return Choice(option.source, "in quarantine: one unit a minute tries it", probe=True)
         return None

@@ -185,7 +185,10 @@ class Shaper(Ways):
         return None
 
     def _standing(self, path: Path) -> int:
-        return self.learned.standings.state("source|site", path.facts.source, path.facts.site)
+        stand = path.stand
+        if stand is None:
+            stand = path.stand = self.learned.standings.stands.get(("source|site", path.facts.source, path.facts.site))
+        return stand.standing.state if stand is not None else reputation.GOOD
 
     def _free(self, path: Path, at: AtSite | None, facts: Facts, now: float) -> float:
         """When this way is open: at most `now`: now; infinite: when a unit comes back."""
@@ -242,7 +245,7 @@ class Shaper(Ways):
             self._want(path.warm, now)
             allowance, more_at = path.warm.allowance(now), path.warm.more_at(now)
         option = Option(
-            source, weight, allowance, more_at, self.learned.standings.score("source|site", source, site.name),
+            source, weight, allowance, more_at, path.stand.score if path.stand is not None else 100.0,
             state == reputation.QUARANTINE, free if free > now else 0.0, "waits for its limits" if free > now else "",
         )  # fmt: skip
         if now < free < math.inf and path.warm is None and path.paced and self._unlearned(path, at, facts):

@@ -26,7 +26,7 @@ class Path:
     """One source at one site, for mail that the limits treat alike."""
 
     __slots__ = (
-        "_base", "_route", "_scaled", "closed", "closed_until", "facts", "gates", "in_flight", "lanes", "narrow", "turn",
+        "_base", "_route", "_scaled", "closed", "closed_until", "facts", "gates", "in_flight", "lanes", "narrow", "stand", "turn",
         "values", "warm", "window",
     )  # fmt: skip
 
@@ -47,6 +47,8 @@ class Path:
         self.window: float = max(LEAST_WINDOW, WINDOW_PER_CONNECTION * (values.concurrency or 1))
         if values.message_rate is not None:
             self.window = min(self.window, max(1, math.ceil(values.message_rate * WINDOW_SECONDS)))
+        self.stand: Stand | None = None
+        """Of its source at the site, once one is kept."""
         self.narrow = any(gate.narrow for gate in gates)
         self.closed: Option | None = None
         """What it was when its rates let nothing go, which holds until then."""

@@ -68,6 +68,11 @@ class Stand:
         self.pending = [0] * 6
         self.judged_at, self.written_at = -JUDGE_SECONDS, -WRITE_SECONDS
 
+    @property
+    def score(self) -> float:
+        """From 0 to 100, as it was judged last."""
+        return self.decision.reading.score if self.decision else 100.0
+
 
 class Standings:
     """All keys of one partition."""
@@ -96,7 +101,7 @@ class Standings:
     def score(self, kind: str, first: str, second: str) -> float:
         """From 0 to 100, as it was judged last."""
         found = self.stands.get((kind, first, second))
-        return found.decision.reading.score if found and found.decision else 100.0
+        return found.score if found else 100.0
 
     def pairs(self) -> Iterator[tuple[tuple[str, str], float, int]]:
         """(source, site), score and state of each pair that was judged."""

@@ -214,8 +214,7 @@ class Ways:
 
     def path(self, site: SiteShape, facts: Facts, source: str) -> Path:
         """The way to `site` by `source` for mail of `facts`."""
-        limits = self.rules.limits
-        key = (source, *[facts[index] for index in limits.used if index != SOURCE]) if site.ruled else (source,)
+        key = (source, *[facts[index] for index in self.rules.limits.others]) if site.ruled else (source,)
         found = site.paths.get(key)
         if found is None:
             if len(site.paths) >= MOST_PATHS:
