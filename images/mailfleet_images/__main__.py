@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,11 +35,10 @@ class Builder:
         base = self._base()
         common = self._workspace.requirements(["mailfleet-core"])
         all_of_it = self._workspace.requirements(recipe.packages)
-        rest = {name: line for name, line in all_of_it.items() if name not in common}
         layers = [
             base,
             self._wheels("common", common, base),
-            self._wheels(recipe.name, rest, base),
+            self._wheels(recipe.name, besides(common, all_of_it), base),
             self._own(recipe, base),
         ]
         revision, created = _revision(self._workspace.root)
@@ -75,6 +75,15 @@ class Builder:
 
             sums = sorted(f"{each.name} {oci.digest(each.read_bytes())}" for each in wheels.glob("*.whl"))
             return self._store.layer(f"own-{recipe.name}", "\n".join([base.diff_id, *sums]), make, "Mailfleet")
+
+
+def besides(common: Mapping[str, str], all_of_it: Mapping[str, str]) -> dict[str, str]:
+    """The requirements that the common layer does not meet.
+
+    The lock file says of each on which Pythons it is needed, and that may be more for one package than for another: a
+    package that both name is in both layers when it says something else.
+    """
+    return {name: line for name, line in all_of_it.items() if common.get(name) != line}
 
 
 def _revision(root: Path) -> tuple[str, str]:
