@@ -33,6 +33,10 @@ SERVER_NAMES = (
     "10.96.0.1",
     NODE,
 )
+CERTIFIES = x509.KeyUsage(
+    key_cert_sign=True, crl_sign=True, digital_signature=False, content_commitment=False, key_encipherment=False,
+    data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+)  # fmt: skip
 DAYS = 30
 
 
@@ -61,12 +65,16 @@ def make(directory: Path) -> Keys:
     keys = Keys(directory)
     signer = _key(keys.key("authority"))
     root = _name("lab", "")
-    authority = _unsigned(root, root, signer).add_extension(x509.BasicConstraints(True, 0), critical=True)
+    authority = (
+        _unsigned(root, root, signer, signer)
+        .add_extension(x509.BasicConstraints(True, 0), critical=True)
+        .add_extension(CERTIFIES, critical=True)
+    )
     _write(authority.sign(signer, hashes.SHA256()), keys.certificate("authority"))
     for name, (user, group) in {**CLIENTS, "server": ("kube-apiserver", "")}.items():
         own = _key(keys.key(name))
         names = SERVER_NAMES if name == "server" else (NODE_NAME, NODE)
-        unsigned = _unsigned(_name(user, group), root, own).add_extension(_alternatives(names), critical=False)
+        unsigned = _unsigned(_name(user, group), root, own, signer).add_extension(_alternatives(names), critical=False)
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
         _write(unsigned.add_extension(usage, critical=False).sign(signer, hashes.SHA256()), keys.certificate(name))
     accounts = _key(keys.key("accounts"))
@@ -113,7 +121,10 @@ def _alternatives(names: Sequence[str]) -> x509.SubjectAlternativeName:
     ])  # fmt: skip
 
 
-def _unsigned(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _unsigned(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, signer: ec.EllipticCurvePrivateKey
+) -> x509.CertificateBuilder:
+    """With the identifiers of both keys, which Python 3.13 asks for."""
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
@@ -123,6 +134,8 @@ def _unsigned(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivat
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(days=DAYS))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
     )
 
 
