@@ -90,7 +90,8 @@ async def test_a_lost_ptr_drains_the_source_and_a_spare_takes_its_place(fleet: F
         preflight={"intervalSeconds": 5},
     )  # fmt: skip
     await fleet.say(pools=(pool_stats("tx"),))
-    assert condition(await eventually(lambda: fleet.kubernetes.get("SendingIP", "ip-9")), "Ready")[0] == "False"
+    spare = await eventually(lambda: condition(fleet.kubernetes.get("SendingIP", "ip-9"), "Ready")[1] == "Spare")
+    assert spare
     fleet.zone.lost.add("192.0.2.1")
 
     def drained() -> bool:

@@ -33,6 +33,11 @@ WISHED = frozenset({"Drained", "Retiring", "NoPool"})
 """Causes of a drain that somebody wished; what was wished is taken back without a cool-down."""
 
 
+SPARE = "Spare"
+AS_WISHED = frozenset({SPARE, "Drained", "Retired"})
+"""Causes of not sending with which all is as its spec and the pools want it."""
+
+
 class Life(NamedTuple):
     """How far an address is."""
 
@@ -142,7 +147,7 @@ def _unwanted(before: Life, wish: Wish, health: Health) -> _Next:
         if wrong is not None:
             return PENDING, wrong.reason, wrong.message
         if fit(health.checks, wish.requires_ptr):
-            return PENDING, "Spare", "it passed preflight and may be taken by a pool"
+            return PENDING, SPARE, "it passed preflight and may be taken by a pool"
         return PENDING, "Checking", "it belongs to no pool, and preflight is not through"
     return DRAINING, "NoPool", "it belongs to no pool any more"
 
@@ -196,9 +201,9 @@ def _named(rank: int, wish: Wish, health: Health, now: float) -> _Next:
 
 
 def ready(life: Life) -> Verdict:
-    """The condition Ready."""
-    if life.state in SENDING:
-        return Verdict(TRUE, life.state, life.message)
+    """The condition Ready: it is what it is wished to be. Who waits for resources (`helm --wait`) waits for this."""
+    if life.state in SENDING or life.cause in AS_WISHED:
+        return Verdict(TRUE, life.cause if life.cause in AS_WISHED else life.state, life.message)
     # A cause that a resource was given by hand may be no reason at all.
     cause = life.cause if life.cause.isalnum() else life.state
     return Verdict(FALSE, cause, life.message or life.state.lower())

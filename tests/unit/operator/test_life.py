@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from mailfleet_operator.decisions.life import (
     Life,
     Wish,
     live,
+    ready,
 )  # fmt: skip
 
 RIGHT = {kind: Verdict(TRUE, "Verified") for kind in life.CHECKS}
@@ -93,6 +95,23 @@ def test_a_spare_that_passed_preflight_says_so() -> None:
     assert (spare.state, spare.cause) == (PENDING, "Spare")
     assert live(Life(), Wish(), Health(NO_PTR), BORDERS, 1).cause == "NoPTR"
     assert live(Life(), Wish(), Health({}), BORDERS, 1).cause == "Checking"
+
+
+@pytest.mark.parametrize(
+    ("wish", "health", "verdict"),
+    [
+        (MINE, Health(RIGHT), ("True", "Active")),
+        (Wish(), Health(RIGHT), ("True", "Spare")),
+        (Wish("Drained", "tx"), Health(RIGHT), ("True", "Drained")),
+        (Wish("Retired", "tx"), Health(RIGHT), ("True", "Retired")),
+        (Wish("Retired", "tx"), Health(RIGHT, empty=False), ("False", "Retiring")),
+        (Wish(), Health({}), ("False", "Checking")),
+        (MINE, Health(LISTED), ("False", "Listed")),
+    ],
+)
+def test_it_is_ready_when_it_is_what_it_is_wished_to_be(wish: Wish, health: Health, verdict: tuple[str, str]) -> None:
+    found = ready(live(Life(), wish, health, BORDERS, 1))
+    assert (found.status, found.reason) == verdict
 
 
 def test_the_score_leads_down_at_once_and_up_step_by_step() -> None:
