@@ -54,5 +54,5 @@ def setup(service: str, form: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Formatter(service, form == "json" or (form == "auto" and not sys.stderr.isatty())))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("kafka", "aiohttp.access", "mail.log"):
+    for noisy in ("kafka", "aiohttp.access", "mail.log", "httpx2"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
