@@ -12,14 +12,14 @@ from mailfleet_operator.decisions.lanes import Held
 from mailfleet_operator.decisions.life import CHECKS, EGRESS, READY, SENDING, UNKNOWN_YET, Life, ready
 from mailfleet_operator.decisions.preflight import Listing
 from mailfleet_operator.decisions.resources import POOL_LABEL, Address, Pool
-from mailfleet_operator.decisions.scaling import Memory, Spare
+from mailfleet_operator.decisions.scaling import HOLDING, Memory, Spare
 from mailfleet_operator.decisions.times import text_of
 
 MOST_SITES = 10
 MOST_CHARACTERS = 300
 """Of what a site said."""
 
-FIGURES = frozenset({"score", "today", "inFlight", "waiting", "ready", "lastChecked", "sites", "observedGeneration"})
+FIGURES = frozenset({"score", "today", "inFlight", "waiting", "ready", "lastChecked", "observedGeneration"})
 """Parts of a status that alone are not worth a write at once."""
 
 
@@ -208,7 +208,9 @@ def to_write(
 
 
 def _calm(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the messages of conditions, which tell figures too, and what was only looked at again."""
+    """Without the messages of conditions, which tell figures too, and what was only looked at again; of sites, who lets
+    nothing in."""
     told = [{key: value for key, value in each.items() if key != "message"} for each in status.get("conditions", ())]
     spares = [{key: value for key, value in each.items() if key != "neededAt"} for each in status.get("spares", ())]
-    return {**status, "conditions": told, "spares": spares}
+    holding = sorted(each["site"] for each in status.get("sites", ()) if each["state"] in HOLDING)
+    return {**status, "conditions": told, "spares": spares, "sites": holding}

@@ -255,6 +255,15 @@ def test_figures_alone_are_written_only_now_and_then() -> None:
     assert not to_write(before, before, 0, 1000, 30)
 
 
+def test_a_site_that_begins_to_hold_an_address_is_no_mere_figure() -> None:
+    slowed, paused = ({"state": "Active", "sites": [{"site": "a", "state": state}]} for state in ("slowed", "paused"))
+    longer = {"state": "Active", "sites": [{"site": "a", "state": "paused", "until": "2026-11-22T12:00:00Z"}]}
+    assert not to_write({"state": "Active"}, slowed, 100, 101, 30)
+    assert to_write(slowed, paused, 100, 101, 30)
+    assert to_write(paused, slowed, 100, 101, 30)
+    assert not to_write(paused, longer, 100, 101, 30)
+
+
 def test_on_a_pods_own_network_the_system_chooses_the_address() -> None:
     world = World(pool(egress={"mode": "PodNetwork"}), known())
     for _ in range(4):
