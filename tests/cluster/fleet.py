@@ -1,11 +1,11 @@
-"""Mailfleet, installed by Helm into the lab: its values, its credential, its client outside."""
+"""Mailfleet, installed by Helm into the lab: its values, its credentials, its clients outside, its books."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,21 @@ from cluster.lab.manifests import named
 from cluster.lab.places import NAMESERVER, NODE
 from cluster.lab.programs import ROOT
 from cluster.lab.town import BLOCKLIST, LIMITS, TESTS, Town, ehlo_name
+from exam.behaviours import DOMAIN, REPORTS
+from exam.judge import Line
 from mailfleet_cli.credential import create
 from mailfleet_ingest.decisions.credentials import Credential
 from support.processes import Process
 
 CHART = ROOT / "charts" / "mailfleet"
-NAMESPACE = "mail"
+NAMESPACE, EGRESS_NAMESPACE = "mail", "mailfleet-egress"
 SUBMISSION_PORT = 30587
-USER, SENDER = "shop", "news@shop.test"
+INGEST = "deployment/mailfleet-ingest"
 LITTLE = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
 """A lab has two cores: a pod asks for next to nothing and may take what there is."""
 POLICY = {
     "version": 1,
+    "providers": [{"name": "yahoo", "mx": ["*.yahoodns.net"], "feedback": True}],
     "limits": [{
         "name": "lab", "per": ["source", "site"],
         "cases": [{
@@ -37,7 +40,35 @@ POLICY = {
         }],
     }],
 }  # fmt: skip
-"""Somewhat below what the providers allow."""
+"""Somewhat below what the providers allow; one of them reports complaints."""
+COOL_DOWN = 20
+FEED = """
+import json, pathlib, subprocess, sys
+where = pathlib.Path("/tmp/reports")
+where.mkdir(exist_ok=True)
+for number, text in enumerate(json.load(sys.stdin)):
+    (where / f"{number}.eml").write_text(text)
+sys.exit(subprocess.run(["mailfleet", "feedback", "--json", *map(str, sorted(where.glob("*.eml")))]).returncode)
+"""
+REPORT = """\
+From: <feedback@yahoo.test>
+MIME-Version: 1.0
+Content-Type: multipart/report; report-type=feedback-report; boundary="part"
+
+--part
+Content-Type: message/feedback-report
+
+Feedback-Type: abuse
+Version: 1
+Original-Rcpt-To: <{recipient}>
+
+--part
+Content-Type: text/rfc822-headers
+
+Received: from load.test by mx.mailfleet.test with ESMTPSA id {mailfleet}; Sun, 22 Nov 2026 12:00:00 +0000
+
+--part--
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +86,13 @@ class Pool:
         return {places.source(number) for number in self.sources}
 
     def spec(self) -> dict[str, Any]:
-        """Of the SenderPool."""
+        """Of the SenderPool; times are short, for a story is."""
         return {
             "egress": {"mode": "HostNetwork"},
             "sources": [{"name": source_name(number)} for number in self.sources],
             "spares": [source_name(number) for number in self.spares],
-            "scaling": {"minLanes": 1, "maxLanes": 2},
-            "preflight": {"requirePTR": True, "blocklists": [BLOCKLIST]},
+            "scaling": {"minLanes": 1, "maxLanes": 2, "cooldownSeconds": COOL_DOWN, "spareAfterSeconds": 5},
+            "preflight": {"requirePTR": True, "blocklists": [BLOCKLIST], "intervalSeconds": 5},
         }
 
 
@@ -85,6 +116,8 @@ def values(images: dict[str, Made], bootstrap: str, pools: Sequence[Pool], **mor
             source_name(number): {"address": places.source(number), "hostname": ehlo_name(number)} for number in numbers
         },
         "trafficPolicy": POLICY,
+        # The providers of a lab are inside.
+        "config": {"sender": {"allowed_inside": [places.WORLD]}},
         "ingest": {
             "replicaCount": 1,
             "resources": LITTLE,
@@ -107,6 +140,8 @@ class Fleet:
     kubectl: Kubectl
     directory: Path
     """For settings and books of the test."""
+    passwords: dict[str, str] = field(default_factory=dict)
+    """Of tenants, each of which has a credential of its name."""
 
     def install(self, chosen: dict[str, Any]) -> None:
         """`helm upgrade --install --wait`. Raises ProcessError that says how the pods are."""
@@ -117,26 +152,70 @@ class Fleet:
             "--values", str(path), "--wait", "--timeout", "8m",
         )  # fmt: skip
 
-    def add_credential(self, pool: str) -> str:
-        """One for `USER` whose mail goes by `pool`; its password."""
+    def add_tenant(self, name: str, pool: str) -> None:
+        """A credential whose mail goes by `pool`."""
         path = self.directory / "credentials.toml"
-        credential = Credential(name=USER, hash="", tenant=USER, domains=(SENDER.rpartition("@")[2],), pool=pool)
-        password = create(path, credential)
+        credential = Credential(name=name, hash="", tenant=name, domains=(f"{REPORTS}.{DOMAIN}",), pool=pool)
+        self.passwords[name] = create(path, credential)
         content = {"credentials.toml": path.read_text()}
         self.kubectl.apply(named("Secret", "mailfleet-credentials", stringData=content), namespace=NAMESPACE)
-        return password
 
-    def submit(self, town: Town, password: str, count: int, mark: str, domains: Sequence[str]) -> Process:
-        """A client outside that hands in mail through the node's port, running."""
+    def submit(self, town: Town, tenant: str, mark: str, count: int, rate: float) -> Process:
+        """A client outside that hands in mail through the node's port, running. Names of its mails begin with `mark`."""
         command = [
-            sys.executable, "-m", "cluster.lab.submit", "--to", f"{NODE}:{SUBMISSION_PORT}", "--user", USER,
-            "--password", password, "--from", SENDER, "--count", str(count), "--mark", mark,
-            "--log", str(self.directory / f"load-{mark}.jsonl"), *domains,
+            sys.executable, "-m", "cluster.lab.submit", "--to", f"{NODE}:{SUBMISSION_PORT}", "--user", tenant,
+            "--password", self.passwords[tenant], "--mark", mark, "--count", str(count), "--rate", str(rate),
+            "--log", str(self._load(mark)),
         ]  # fmt: skip
-        out = self.directory / f"submit-{mark}.out"
+        out = self.directory / f"{mark}.out"
         return Process("submit", town.outside.inside(*command), out, {"PYTHONPATH": str(TESTS)})
 
-    def accepted(self, mark: str) -> list[dict[str, Any]]:
-        """What the client got a 250 for."""
-        path = self.directory / f"load-{mark}.jsonl"
+    def handed_in(self, mark: str) -> list[Line]:
+        """The client's book."""
+        path = self._load(mark)
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def _load(self, mark: str) -> Path:
+        return self.directory / f"{mark}.jsonl"
+
+    # --- what Kubernetes says ------------------------------------------------------------------------------------------
+    def address(self, number: int) -> dict[str, Any]:
+        """The status of a SendingIP."""
+        found: dict[str, Any] = (
+            self.kubectl.get("sendingip", source_name(number), namespace=NAMESPACE).get("status") or {}
+        )
+        return found
+
+    def pool(self, pool: Pool) -> dict[str, Any]:
+        """The status of a SenderPool."""
+        found: dict[str, Any] = self.kubectl.get("senderpool", pool.name, namespace=NAMESPACE).get("status") or {}
+        return found
+
+    def reasons(self, kind: str, name: str) -> set[str]:
+        """Of all events about a resource."""
+        chosen = f"involvedObject.kind={kind},involvedObject.name={name}"
+        found = self.kubectl.get("events", f"--field-selector={chosen}", namespace=NAMESPACE)["items"]
+        return {each["reason"] for each in found}
+
+    # --- its command line ----------------------------------------------------------------------------------------------
+    def complain(self, about: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Feed a report for each (id of the mail, recipient); what became of them."""
+        reports = [REPORT.format(mailfleet=mailfleet, recipient=recipient) for mailfleet, recipient in about]
+        said = self.kubectl(
+            "exec", "-i", "-n", NAMESPACE, INGEST, "--", "python", "-c", FEED, given=json.dumps(reports), seconds=180
+        )
+        return [json.loads(line) for line in said.splitlines()]
+
+    def events(self, *kinds: str) -> list[Line]:
+        """What was told of all mail of the last hours."""
+        chosen = [word for kind in kinds for word in ("--kind", kind)]
+        command = ("exec", "-n", NAMESPACE, INGEST, "--", "mailfleet", "events", "--since", "3h", "--json", *chosen)
+        return [json.loads(line) for line in self.kubectl(*command, seconds=300).splitlines()]
+
+
+def verdict(status: dict[str, Any], kind: str) -> tuple[str, str, str]:
+    """Status, reason and message of a condition; empty when there is none."""
+    for each in status.get("conditions", ()):
+        if each["type"] == kind:
+            return each["status"], each["reason"], each["message"]
+    return "", "", ""

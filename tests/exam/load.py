@@ -16,6 +16,7 @@ import random
 import re
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +49,9 @@ class Refused(Exception):
 class Maker:
     """Makes mails: mostly of a few kilobytes, one to three recipients, sites by their weights."""
 
-    def __init__(self, seed: int, weights: dict[str, float]) -> None:
-        self.dice = random.Random(seed)
+    def __init__(self, seed: int, weights: dict[str, float], mark: str = "m") -> None:
+        """`mark`: what the names of its mails begin with."""
+        self.dice, self.mark = random.Random(seed), mark
         lines = (bytes(self.dice.choices(LETTERS, k=70)).strip() for _ in range(16_000))
         self.text = b"\r\n".join(line.replace(b"a", b".", 1) if line.startswith(b"a") else line for line in lines)
         self.sites = [
@@ -63,7 +65,7 @@ class Maker:
 
     def mail(self, number: int) -> Mail:
         """The mail of this number; the same seed gives the same mails."""
-        name = f"m{number:06d}"
+        name = f"{self.mark}{number:06d}"
         wanted = self.dice.choices((1, 2, 3), weights=(85, 10, 5))[0]
         sites = self.dice.choices(self.sites, weights=self.weights, k=wanted)
         recipients = tuple(f"r{place}.{name}@{site}" for place, site in enumerate(sites))
@@ -146,9 +148,9 @@ class Client:
 class Load:
     """The workers, the clock that feeds them, and the log."""
 
-    def __init__(self, targets: list[tuple[str, int]], log: Path, sessions: int, give_up_seconds: float) -> None:
+    def __init__(self, clients: Sequence[Client], log: Path, give_up_seconds: float) -> None:
         self.file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self.clients = [Client(targets, number) for number in range(sessions)]
+        self.clients = clients
         self.waiting: asyncio.Queue[Mail] = asyncio.Queue()
         self.open = 0
         self.give_up_seconds = give_up_seconds
@@ -230,7 +232,8 @@ def main() -> None:
     named = (pair.split("=") for pair in options.weights.split(",") if pair)
     weights = {name: float(weight) for name, weight in named}
     weights = weights or {name: script.weight for name, script in BEHAVIOURS.items()}
-    load = Load(targets, options.log, options.sessions, options.give_up_seconds)
+    clients = [Client(targets, number) for number in range(options.sessions)]
+    load = Load(clients, options.log, options.give_up_seconds)
     asyncio.run(load.run(Maker(options.seed, weights), options.count, options.rate))
 
 

@@ -41,6 +41,10 @@ class Lab:
         """Make an image known to the node."""
         node.import_image(HOME, archive)
 
+    def process_of(self, container: str) -> int:
+        """The id, on this machine, of the main process of a container as a pod's status names it."""
+        return node.processes(HOME)[container.rpartition("/")[2]]
+
     def ready(self) -> bool:
         """Is the node ready?"""
         listed = self.kubectl.get("nodes")["items"]

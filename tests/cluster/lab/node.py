@@ -128,8 +128,19 @@ def start_proxy(space: Space, directory: Path, keys: Keys) -> Daemon:
 
 def import_image(directory: Path, archive: Path) -> None:
     """Make an image known to the node."""
+    _ctr(directory, "images", "import", str(archive))
+
+
+def processes(directory: Path) -> dict[str, int]:
+    """Container → the id of its main process, of all that run."""
+    lines = _ctr(directory, "tasks", "ls").splitlines()[1:]
+    return {container: int(process) for container, process, *_ in map(str.split, lines)}
+
+
+def _ctr(directory: Path, *arguments: str) -> str:
     socket = directory / "containerd" / "containerd.sock"
-    run([str(program("ctr")), "-a", str(socket), "-n", "k8s.io", "images", "import", str(archive)], 300)
+    command = [str(program("ctr")), "-a", str(socket), "-n", "k8s.io", *arguments]
+    return run(command, 300).stdout.decode()
 
 
 def control_groups() -> list[Path]:

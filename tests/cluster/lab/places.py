@@ -15,6 +15,7 @@ CONTROL_GROUP = "mailfleet-lab"
 
 NETWORK = 16
 """Length of the prefix: one network in which the node, the providers and the outside meet."""
+WORLD = f"10.88.0.0/{NETWORK}"
 NODE = "10.88.0.1"
 ROUTER = "10.88.0.254"
 """Where what leads nowhere is sent; nobody is there."""

@@ -2,8 +2,8 @@
 
 `python -m cluster.lab.provider --stage STAGE.json --orders ORDERS.json --log SINK.jsonl --limits LIMITS.jsonl`. What it
 takes goes into the first book, every connection with the address that it came from into the second. ORDERS.json is read
-again whenever it changes: {"sources": {ADDRESS: REPLY}, "greylist": true}, where REPLY is `blocked` or `refused` of
-`exam.receivers`. A recipient whose local part begins with `nobody` does not exist.
+again whenever it changes: {"blocked": {ADDRESS: COUNT}, "greylist": true}; so many messages from the address are answered
+`BLOCKED` of `exam.receivers`, further ones `REFUSED`. A recipient whose local part begins with `nobody` does not exist.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import argparse
 import asyncio
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from exam.limits_sink import Desk, LimitedSession, Line, listener
-from exam.receivers import BY_NAME, Limits, Receiver
+from exam.receivers import BLOCKED, BY_NAME, REFUSED, Limits, Receiver
 from exam.sink import Answer, Ledger, address
 
 GREYLISTED = Answer(b"451 4.7.1 Greylisted, please come back later")
@@ -31,6 +32,7 @@ class Office(Desk):
         super().__init__(ledger, limits, {}, [])
         self._file, self._read_at, self._orders = orders, -1, dict[str, Any]()
         self._seen: set[tuple[str, str, str]] = set()
+        self._blocked: Counter[str] = Counter()
 
     @property
     def orders(self) -> dict[str, Any]:
@@ -39,12 +41,16 @@ class Office(Desk):
         if changed != self._read_at:
             self._orders = json.loads(self._file.read_text()) if changed else {}
             self._read_at = changed
+            self._blocked.clear()
         return self._orders
 
     def blocked(self, source: str, site: str, at: float) -> str:
         """See `Desk`."""
-        word: str = self.orders.get("sources", {}).get(source, "")
-        return word
+        threshold = self.orders.get("blocked", {}).get(source)
+        if threshold is None:
+            return ""
+        self._blocked[source] += 1
+        return BLOCKED if self._blocked[source] <= threshold else REFUSED
 
     def greylisted(self, source: str, path: str, recipient: str) -> bool:
         """Is this the first time that these three come together, where that counts?"""

@@ -1,93 +1,67 @@
-"""A client outside the cluster: logs in over TLS and hands in mail, a line for each that was accepted.
+"""A client outside the cluster: the load of `exam.load`, handed in over TLS by somebody who logs in.
 
-`python -m cluster.lab.submit --to HOST:PORT --user NAME --password WORD --from ADDRESS --log FILE --count N DOMAIN…`. The
-recipients go round the domains. What is refused or cut is handed in again under the same X-Ledger-Id.
+`python -m cluster.lab.submit --to HOST:PORT --user NAME --password WORD --mark LETTERS --count N --rate N --log FILE`. The
+lines of the log are those of `exam.load`; the mails go to the four receivers of `exam.receivers`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
+import base64
 import ssl
-import time
-from collections.abc import Iterator
+import zlib
 from pathlib import Path
 
-import aiosmtplib
+from exam.load import Client, Load, Maker, Refused
+from exam.receivers import RECEIVERS
 
-MAILS_PER_SESSION = 50
-AGAIN_SECONDS = 1.0
-GIVE_UP_SECONDS = 120.0
+SESSIONS = 8
+GIVE_UP_SECONDS = 180.0
+"""After the last mail was first tried."""
 
 
-class Client:
-    """Hands in the mails of a shared list until it is empty."""
+class LoggedIn(Client):
+    """Believes any certificate, as a test may."""
 
-    def __init__(self, options: argparse.Namespace, mails: Iterator[tuple[str, str]], log: int) -> None:
-        self._options, self._mails, self._log = options, mails, log
+    def __init__(self, target: tuple[str, int], number: int, user: str, password: str) -> None:
+        super().__init__([target], number)
+        self._plain = base64.b64encode(f"\0{user}\0{password}".encode())
         self._trust = ssl.create_default_context()
         self._trust.check_hostname = False
         self._trust.verify_mode = ssl.CERT_NONE
 
-    async def run(self) -> None:
-        """Session after session. Raises when the cluster does not take mail for too long."""
-        waiting = next(self._mails, None)
-        since = time.monotonic()
-        while waiting:
-            try:
-                async with self._session() as session:
-                    for _ in range(MAILS_PER_SESSION):
-                        if not waiting:
-                            break
-                        await self._hand_in(session, *waiting)
-                        waiting, since = next(self._mails, None), time.monotonic()
-            except (aiosmtplib.SMTPException, OSError) as error:
-                if time.monotonic() - since > GIVE_UP_SECONDS:
-                    raise
-                print(f"again: {error}", flush=True)
-                await asyncio.sleep(AGAIN_SECONDS)
+    async def _connect(self) -> None:
+        """A credential may be known to the cluster a little later than to us: no login is no refusal of the mail."""
+        await super()._connect()
+        assert self.writer is not None
+        try:
+            await self._say(b"STARTTLS")
+            await self.writer.start_tls(self._trust)
+            await self._say(b"EHLO load.test")
+            await self._say(b"AUTH PLAIN " + self._plain)
+        except (Refused, ssl.SSLError) as error:
+            self.drop()
+            raise ConnectionError(str(error)) from error
 
-    def _session(self) -> aiosmtplib.SMTP:
-        host, _, port = self._options.to.rpartition(":")
-        return aiosmtplib.SMTP(
-            host, int(port), start_tls=True, tls_context=self._trust, timeout=30,
-            username=self._options.user, password=self._options.password,
-        )  # fmt: skip
-
-    async def _hand_in(self, session: aiosmtplib.SMTP, identity: str, recipient: str) -> None:
-        sender = self._options.sender
-        text = f"From: {sender}\r\nTo: {recipient}\r\nSubject: {identity}\r\nX-Ledger-Id: {identity}\r\n\r\nHello.\r\n"
-        _, reply = await session.sendmail(sender, [recipient], text.encode())
-        line = {"at": time.time(), "outcome": "accepted", "id": identity, "rcpts": [recipient], "reply": reply}
-        os.write(self._log, json.dumps(line).encode() + b"\n")
-
-
-async def submit(options: argparse.Namespace) -> None:
-    """Hand in all of it."""
-    domains = options.domains
-    mails = (
-        (f"{options.mark}-{number}", f"user{number}@{domains[number % len(domains)]}")
-        for number in range(options.count)
-    )
-    log = os.open(options.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    async with asyncio.TaskGroup() as group:
-        for _ in range(options.sessions):
-            group.create_task(Client(options, mails, log).run())
+    async def _say(self, command: bytes) -> None:
+        self._write(command + b"\r\n")
+        self._check(await self._reply())
 
 
 def main() -> None:
-    """Read the command line and submit."""
+    """Read the command line and hand in."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     for name in ("to", "user", "password", "mark"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--from", dest="sender", required=True)
-    parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--sessions", type=int, default=4)
-    parser.add_argument("domains", nargs="+")
-    asyncio.run(submit(parser.parse_args()))
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--log", type=Path, required=True)
+    options = parser.parse_args()
+    host, _, port = options.to.rpartition(":")
+    clients = [LoggedIn((host, int(port)), number, options.user, options.password) for number in range(SESSIONS)]
+    maker = Maker(zlib.crc32(options.mark.encode()), {each.name: 1.0 for each in RECEIVERS}, options.mark)
+    asyncio.run(Load(clients, options.log, GIVE_UP_SECONDS).run(maker, options.count, options.rate))
 
 
 if __name__ == "__main__":

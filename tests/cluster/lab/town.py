@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,9 @@ class Provider:
         """`google`, `microsoft`, `yahoo` or `mimecast`."""
         return self.receiver.name
 
-    def order(self, greylist: bool = False, **sources: str) -> None:
-        """From now on answer each address as said: `blocked` (4xx) or `refused` (5xx); all others as ever."""
-        self._write("orders.json", {"greylist": greylist, "sources": sources})
+    def order(self, greylist: bool = False, blocked: Mapping[str, int] | None = None) -> None:
+        """From now on block these addresses: so many messages of each are put off (4xx), further ones refused (5xx)."""
+        self._write("orders.json", {"greylist": greylist, "blocked": blocked or {}})
 
     def connections(self) -> list[dict[str, Any]]:
         """All that it saw from others, as its book has it: connections, messages, excesses, each with the true address."""
