@@ -14,7 +14,7 @@ RUN_ARGS ?=
 PYTEST_ARGS ?=
 SOURCES := core services operator cli images monitoring scripts tests $(wildcard bench)
 
-.PHONY: help setup run test test-cluster check images test-unit test-contract test-simulation test-integration test-apiserver ledger limits bench bench-egress simulate-day servers docs dashboards chart-docs test-chart format clean
+.PHONY: help setup run test test-cluster check images test-unit test-contract test-simulation test-integration test-apiserver ledger limits bench bench-egress bench-operator simulate-day servers docs dashboards chart-docs test-chart format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,10 @@ bench-router: setup ## the router alone: cost of a mail, long queues, a new owne
 
 bench-egress: setup ## the egress proxy: connections and bytes through it beside the same without it, CPU a connection
 	@$(BIN)/python bench/bench_egress.py $(BENCH_ARGS)
+
+bench-operator: setup ## the operator with 1,000 addresses and 200 pools on a real API server: memory, time, API calls (15 minutes)
+	@scripts/tools.sh kube-apiserver >/dev/null
+	@PYTHONPATH=tests $(BIN)/python bench/bench_operator.py $(BENCH_ARGS)
 
 check: setup ## format, lint, types, who imports whom, stale documents
 	@$(BIN)/ruff format --check $(SOURCES)

@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,17 @@ from support import addresses
 from support.helm_chart import tool
 
 ADMIN = "admin-token"
+USERS = ("operator",)
+"""Others who may do everything: the audit tells them from the administrator."""
 READY_SECONDS = 240.0
 
 
 class ControlPlane:
     """Use as a context manager; `kubeconfig` is an administrator's."""
 
-    def __init__(self) -> None:
+    def __init__(self, audit: bool = False) -> None:
+        """`audit`: every request of USERS is written down, for `calls`."""
+        self._audit = audit
         self._directory = Path(tempfile.mkdtemp(prefix="control-plane-"))
         self._processes: list[subprocess.Popen[bytes]] = []
         self._port = addresses.free_port()
@@ -57,7 +62,11 @@ class ControlPlane:
         here, client, peer = self._directory, addresses.free_port(), addresses.free_port()
         etcd, server = tool("etcd"), tool("kube-apiserver")
         subprocess.run(["openssl", "genrsa", "-out", str(here / "sa.key"), "2048"], check=True, capture_output=True)
-        (here / "tokens.csv").write_text(f'{ADMIN},admin,1,"system:masters"\n')
+        tokens = [
+            f'{ADMIN},admin,1,"system:masters"',
+            *(f'{name}-token,{name},{name},"system:masters"' for name in USERS),
+        ]
+        (here / "tokens.csv").write_text("\n".join(tokens) + "\n")
         self.kubeconfig.write_text(json.dumps(self._config(ADMIN)))
         self._run(
             etcd, f"--data-dir={here}/etcd", f"--listen-client-urls=http://127.0.0.1:{client}",
@@ -71,9 +80,37 @@ class ControlPlane:
             "--service-account-issuer=https://localhost", f"--service-account-key-file={here}/sa.key",
             f"--service-account-signing-key-file={here}/sa.key", f"--token-auth-file={here}/tokens.csv",
             "--authorization-mode=RBAC", "--allow-privileged=true", "--disable-admission-plugins=ServiceAccount",
-            "--endpoint-reconciler-type=none",
+            "--endpoint-reconciler-type=none", *self._audit_words(),
         )  # fmt: skip
         self._until_ready()
+
+    def _audit_words(self) -> list[str]:
+        if not self._audit:
+            return []
+        policy = {
+            "apiVersion": "audit.k8s.io/v1",
+            "kind": "Policy",
+            "rules": [{"level": "Metadata", "users": list(USERS)}],
+        }
+        (self._directory / "audit.yaml").write_text(json.dumps(policy))
+        return [f"--audit-policy-file={self._directory}/audit.yaml", f"--audit-log-path={self._directory}/audit.log"]
+
+    def calls(self, user: str) -> Counter[str]:
+        """Requests of a user so far, by verb and resource; watches that were begun count once."""
+        found: Counter[str] = Counter()
+        for line in (self._directory / "audit.log").read_text().splitlines():
+            said = json.loads(line)
+            if said["user"]["username"] == user and said["stage"] == "RequestReceived":
+                about = said.get("objectRef") or {}
+                parts = [about.get("resource", said["requestURI"]), about.get("subresource", "")]
+                found[f"{said['verb']} {'/'.join(filter(None, parts))}"] += 1
+        return found
+
+    def as_user(self, name: str) -> Path:
+        """The kubeconfig of one of USERS, who may do everything."""
+        path = self._directory / f"{name}.kubeconfig"
+        path.write_text(json.dumps(self._config(f"{name}-token")))
+        return path
 
     def _run(self, *command: str) -> None:
         with (self._directory / "log").open("ab") as log:
