@@ -37,9 +37,19 @@ class OperatorSettings(Section, frozen=True):
         str, _doc("Lines of `user:password` of egress proxies, to try addresses through them; empty: none.")
     ] = ""
     workers: Annotated[int, _doc("Reconciliations at once, each of another resource."), msgspec.Meta(ge=1)] = 4
-    resync_seconds: Annotated[float, _doc("Everything is listed and looked at again this often.")] = 60.0
+    resync_seconds: Annotated[
+        float, _doc("Everything is looked at again this often; what has passed is only time.")
+    ] = 60.0
+    list_seconds: Annotated[
+        float, _doc("Everything is listed again this often, beside each time that a watch has to begin anew.")
+    ] = 600.0
     look_seconds: Annotated[float, _doc("What statistics say is looked at this often.")] = 5.0
     status_seconds: Annotated[float, _doc("Figures alone (sent today, score) are written at most this often.")] = 30.0
+    figures_per_minute: Annotated[
+        float,
+        _doc("Writes of figures alone, of all resources together: of many resources each is written more rarely."),
+        msgspec.Meta(gt=0),
+    ] = 120.0
     settle_seconds: Annotated[
         float, _doc("A lane that was given up keeps its sender at least so long, and until nothing is under way in it.")
     ] = 30.0

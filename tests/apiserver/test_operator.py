@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lightkube import ApiError
 
+from mailfleet_core import metrics
 from mailfleet_core.bus import topics
 from mailfleet_core.bus.memory import MemoryBus
 from support.operators import (
@@ -81,6 +83,31 @@ async def test_nothing_is_written_when_nothing_changes(fleet: Fleet) -> None:
     ]
     assert before == after
     assert len(fleet.log.records(topics.CONTROL, 0)) == records
+
+
+async def test_at_rest_nothing_is_asked_but_that_the_lease_is_renewed(fleet: Fleet) -> None:
+    await sending(fleet, "ip-1", preflight={"intervalSeconds": 5})
+    await fleet.say(pools=(pool_stats("tx"),))
+    await eventually(lambda: ready(fleet, "tx"))
+    # Once more everything is listed, a while after the watches began.
+    await asyncio.sleep(8)
+    before = calls()
+    for _ in range(10):
+        await asyncio.sleep(1)
+        await fleet.say(pools=(pool_stats("tx"),))
+    asked = calls() - before
+    assert set(asked) == {"write"}
+    assert asked["write"] <= 22
+
+
+def calls() -> Counter[str]:
+    """Requests to the API server by verb, of this process."""
+    (family,) = metrics.OPERATOR_API_CALLS.collect()
+    found: Counter[str] = Counter()
+    for sample in family.samples:
+        if sample.name.endswith("_total"):
+            found[sample.labels["verb"]] += int(sample.value)
+    return found
 
 
 async def test_a_lost_ptr_drains_the_source_and_a_spare_takes_its_place(fleet: Fleet) -> None:

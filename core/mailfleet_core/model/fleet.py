@@ -5,7 +5,8 @@ Scores are computed anew from the sums, by the policy of whoever spoke last: the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from mailfleet_core.model import reputation, stats
@@ -129,6 +130,12 @@ class Fleet:
         if known is None or (said.epoch, said.at) >= (known.epoch, known.at):
             self._said[said.partition], self._parts = said, None
 
+    def copy(self) -> Fleet:
+        """The same now, which later records do not change."""
+        made = Fleet()
+        made._said, made._parts = dict(self._said), self._parts
+        return made
+
     def forget(self, now: float) -> None:
         """Drop what nobody has confirmed for FORGET_SECONDS."""
         old = [number for number, said in self._said.items() if now - said.at > FORGET_SECONDS]
@@ -180,13 +187,11 @@ class Fleet:
 
     def source(self, name: str) -> Source:
         """A source; with a score of 100 when nothing is known of it."""
-        return _source(name, self._indexed.sources.get(name, []), self.tuning)
+        return self._indexed.source(name, self.tuning)
 
     def tenant(self, name: str) -> Tenant:
         """A tenant; with a score of 100 when nothing is known of it."""
-        parts = self._indexed.tenants.get(name, [])
-        reading, state, worst = _judged(parts, self.tuning)
-        return Tenant(name, reading, state, _worst(parts), worst)
+        return self._indexed.tenant(name, self.tuning)
 
     @property
     def _indexed(self) -> _Parts:
@@ -197,27 +202,59 @@ class Fleet:
     @property
     def troubles(self) -> tuple[Trouble, ...]:
         """What is held now, worst first; of each source at each site the worst."""
-        found: dict[tuple[str, str], Trouble] = {}
-        everything = (trouble for said in self._said.values() for trouble in said.troubles)
-        for trouble in sorted(everything, key=stats.worst_first):
-            found.setdefault((trouble.source, trouble.site), trouble)
-        return tuple(found.values())
+        return self._indexed.troubles
+
+    def troubles_of(self, source: str) -> tuple[Trouble, ...]:
+        """Those of one source, worst first; of the empty name: those of every source."""
+        return self._indexed.troubles_by_source.get(source, ())
 
 
 class _Parts:
-    """What was said, by name: a fleet has a thousand sources, and each is asked for."""
+    """What was said, by name: a fleet has a thousand sources, and each is asked for, most more than once. Sums are kept, for
+    what was said does not change."""
 
     def __init__(self, said: Iterable[Stats]) -> None:
+        self._said = tuple(said)
+        self._sources: dict[str, Source] = {}
+        self._tenants: dict[str, Tenant] = {}
         self.pools: dict[str, list[PoolStats]] = {}
         self.sources: dict[str, list[SourceStats]] = {}
         self.tenants: dict[str, list[TenantStats]] = {}
-        for each in said:
+        for each in self._said:
             for pool in each.pools:
                 self.pools.setdefault(pool.pool, []).append(pool)
             for source in each.sources:
                 self.sources.setdefault(source.source, []).append(source)
             for tenant in each.tenants:
                 self.tenants.setdefault(tenant.tenant, []).append(tenant)
+
+    def source(self, name: str, tuning: Tuning) -> Source:
+        if name not in self._sources:
+            self._sources[name] = _source(name, self.sources.get(name, []), tuning)
+        return self._sources[name]
+
+    def tenant(self, name: str, tuning: Tuning) -> Tenant:
+        if name not in self._tenants:
+            parts = self.tenants.get(name, [])
+            reading, state, worst = _judged(parts, tuning)
+            self._tenants[name] = Tenant(name, reading, state, _worst(parts), worst)
+        return self._tenants[name]
+
+    @cached_property
+    def troubles(self) -> tuple[Trouble, ...]:
+        """Of each source at each site the worst, in order."""
+        found: dict[tuple[str, str], Trouble] = {}
+        everything = (trouble for said in self._said for trouble in said.troubles)
+        for trouble in sorted(everything, key=stats.worst_first):
+            found.setdefault((trouble.source, trouble.site), trouble)
+        return tuple(found.values())
+
+    @cached_property
+    def troubles_by_source(self) -> dict[str, tuple[Trouble, ...]]:
+        found: dict[str, list[Trouble]] = {}
+        for trouble in self.troubles:
+            found.setdefault(trouble.source, []).append(trouble)
+        return {source: tuple(troubles) for source, troubles in found.items()}
 
 
 def _pool(name: str, parts: list[PoolStats]) -> Pool:
@@ -246,12 +283,10 @@ def _source(name: str, parts: list[SourceStats], tuning: Tuning) -> Source:
     )
 
 
-def _judged(parts: Iterable[SourceStats | TenantStats], tuning: Tuning) -> tuple[Reading, int, str]:
+def _judged(parts: Sequence[SourceStats | TenantStats], tuning: Tuning) -> tuple[Reading, int, str]:
     """The score of the sum, the state that it fits, and why."""
-    weights, seen = list(stats.NONE), list(stats.NEVER)
-    for part in parts:
-        weights = [mine + more for mine, more in zip(weights, part.weights, strict=True)]
-        seen = [mine + more for mine, more in zip(seen, part.seen, strict=True)]
+    weights = [sum(column) for column in zip(stats.NONE, *(part.weights for part in parts), strict=True)]
+    seen = [sum(column) for column in zip(stats.NEVER, *(part.seen for part in parts), strict=True)]
     reading = reputation.read(weights, seen, tuning)
     return reading, reputation.state_of(reading.acting, tuning), reputation.worst_of(reading, tuning)
 

@@ -43,12 +43,12 @@ def allot(
     A lane that is given up is free `settle` seconds later, when every router has heard of it, and when it is empty.
     """
     mine = freed(held.get(source, NOTHING), empty, now, settle)
-    taken = frozenset(lane for name, other in held.items() if name != source for lane in other.all)
     if wanted <= len(mine.lanes):
         given = mine.lanes[wanted:]
         return Allotment(Held(mine.lanes[:wanted], (*mine.releasing, *((lane, now) for lane in given))))
     # Those it has just given up come first: their senders are still there.
     back = [lane for lane, _ in mine.releasing]
+    taken = frozenset(lane for name, other in held.items() if name != source for lane in other.all)
     free = [lane for lane in range(total) if lane not in taken and lane not in mine.all]
     more = (back + free)[: wanted - len(mine.lanes)]
     lanes = tuple(sorted((*mine.lanes, *more)))

@@ -30,6 +30,15 @@ def belongings(pools: Iterable[Pool], addresses: Mapping[str, Address]) -> dict[
     return found
 
 
+def naming(pools: Iterable[Pool]) -> dict[str, list[str]]:
+    """Source → the pools whose spec names it, as a source of theirs or a spare; the oldest first."""
+    found: dict[str, list[str]] = {}
+    for pool in sorted(pools, key=lambda pool: (pool.created_at, pool.name)):
+        for name in {*(member.name for member in pool.spec.sources), *pool.spec.spares}:
+            found.setdefault(name, []).append(pool.name)
+    return found
+
+
 def conflicts(pool: Pool, found: Mapping[str, Belonging], addresses: Mapping[str, Address]) -> tuple[str, ...]:
     """What keeps the pool from having all that its spec names, for people."""
     missing = [member.name for member in pool.spec.sources if member.name not in addresses]

@@ -21,6 +21,8 @@ MOST_CHARACTERS = 300
 
 FIGURES = frozenset({"score", "today", "inFlight", "waiting", "ready", "lastChecked", "observedGeneration"})
 """Parts of a status that alone are not worth a write at once."""
+LOOKED_SECONDS = 3600.0
+"""That an address was looked at again and found as before is written this often: at rest it is all that changes."""
 
 
 class Figures(NamedTuple):
@@ -203,8 +205,14 @@ def to_write(
         return False
     plain = {key: value for key, value in status.items() if key not in FIGURES}
     old = {key: value for key, value in before.items() if key not in FIGURES}
-    generation = before.get("observedGeneration") != status.get("observedGeneration")
-    return generation or _calm(plain) != _calm(old) or now - written_at >= figures_seconds
+    if before.get("observedGeneration") != status.get("observedGeneration") or _calm(plain) != _calm(old):
+        return True
+    wait = LOOKED_SECONDS if _but_looked(before) == _but_looked(status) else figures_seconds
+    return now - written_at >= wait
+
+
+def _but_looked(status: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in status.items() if key != "lastChecked"}
 
 
 def _calm(status: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightkube import ApiError, AsyncClient, KubeConfig
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
@@ -45,6 +45,14 @@ KINDS: dict[str, Any] = {
 }
 
 
+class Listed(NamedTuple):
+    """All objects of a kind at one moment."""
+
+    objects: list[Object]
+    version: int
+    """The resource version of the list: what is newer may be missing in it."""
+
+
 class Refused(Exception):
     """The apiserver says no, and why."""
 
@@ -65,18 +73,18 @@ class Cluster:
         self._client = AsyncClient(config=config, namespace=namespace, field_manager=MANAGER)
         self._may_write = may_write
 
-    async def list(self, kind: str, namespace: str, label: str = "") -> list[Object]:
+    async def list(self, kind: str, namespace: str, label: str = "") -> Listed:
         """All objects of a kind. Raises Refused."""
         labels: Any = {label: None} if label else None
         found = self._client.list(KINDS[kind], namespace=namespace, labels=labels)
         try:
             async with asyncio.timeout(LIST_SECONDS):
-                listed = [{**_plain(each), "kind": kind} async for each in found]
+                objects = [{**_plain(each), "kind": kind} async for each in found]
         except ApiError as error:
             _count("list", error.status.code)
             raise Refused(error) from error
         _count("list", 200)
-        return listed
+        return Listed(objects, int(found.resourceVersion))
 
     async def get(self, kind: str, name: str, namespace: str) -> Object | None:
         """One object; None: there is none. Raises Refused."""
@@ -139,8 +147,8 @@ class Cluster:
 
     # --- the Lease; its holder is decided elsewhere, so these two do not ask ------------------------------------------
 
-    async def create_lease(self, name: str, namespace: str, spec: Mapping[str, Any]) -> bool:
-        """False: there is one already."""
+    async def create_lease(self, name: str, namespace: str, spec: Mapping[str, Any]) -> Object | None:
+        """The lease; None: there is one already."""
         body = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": LEASE,
@@ -148,20 +156,19 @@ class Cluster:
         }
         return await self._wrote(self._client.create(KINDS[LEASE].from_dict({**body, "spec": dict(spec)})))
 
-    async def replace_lease(self, lease: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
-        """Write it if it is still the one that was read; False: it is not."""
+    async def replace_lease(self, lease: Mapping[str, Any], spec: Mapping[str, Any]) -> Object | None:
+        """The lease as it is now, if it was still the one that `lease` tells of; None: it was not."""
         about = {key: lease["metadata"][key] for key in ("name", "namespace", "resourceVersion")}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": LEASE, "metadata": about, "spec": dict(spec)}
         return await self._wrote(self._client.replace(KINDS[LEASE].from_dict(body)))
 
-    async def _wrote(self, request: Any) -> bool:
+    async def _wrote(self, request: Any) -> Object | None:
         try:
-            await _soon("write", request)
+            return _plain(await _soon("write", request))
         except Refused as error:
             if error.code == 409:
-                return False
+                return None
             raise
-        return True
 
 
 async def _soon(verb: str, request: Any) -> Any:

@@ -26,10 +26,18 @@ RESTART_SECONDS = 5.0
 class Informer:
     """Watches until it is stopped."""
 
-    def __init__(self, namespaces: Sequence[str], plurals: Sequence[str], kubeconfig: str, changed: Changed) -> None:
-        """`changed` is called on the loop that starts it."""
+    def __init__(
+        self,
+        namespaces: Sequence[str],
+        plurals: Sequence[str],
+        kubeconfig: str,
+        changed: Changed,
+        began: Callable[[], None],
+    ) -> None:
+        """Both are called on the loop that starts it: `began` for each object that a watch begins with, at the start and when
+        it could not go on from where it was. What was deleted before that, nobody is told of."""
         self._namespaces, self._plurals = sorted(set(namespaces)), plurals
-        self._kubeconfig, self._changed = kubeconfig, changed
+        self._kubeconfig, self._changed, self._began = kubeconfig, changed, began
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -81,6 +89,8 @@ class Informer:
     async def _tell(self, event: Any, **_: Any) -> None:
         assert self._loop is not None
         body = dict(event["object"])
+        if event["type"] is None:
+            self._loop.call_soon_threadsafe(self._began)
         self._loop.call_soon_threadsafe(self._changed, body.get("kind", ""), event["type"] != "DELETED", body)
 
 

@@ -23,6 +23,8 @@ class Leading:
     def __init__(self, clock: Clock, name: str, namespace: str, me: str, terms: Terms) -> None:
         self._clock, self._name, self._namespace, self._me, self._terms = clock, name, namespace, me, terms
         self._watch = Watch()
+        self._ours: Object | None = None
+        """The lease as we wrote it last; to write it again it need not be read, for that is conditional on its version."""
 
     def leads(self) -> bool:
         """May this process act now?"""
@@ -70,25 +72,34 @@ class Leading:
             log.exception("the lease cannot be looked at")
 
     async def _look(self, cluster: Cluster) -> None:
+        lease, self._ours = self._ours, None
+        if lease is not None and await self._write(cluster, lease):
+            return
         lease = await cluster.get(LEASE, self._name, self._namespace)
+        await self._write(cluster, lease)
+
+    async def _write(self, cluster: Cluster, lease: Object | None) -> bool:
+        """Do what is to be done to the lease as it was seen; whether that is written now."""
         sent = self._clock.monotonic()
         self._watch, step = election.look(self._watch, _seen(lease), self._me, self._terms, sent)
         if step == WAIT:
-            return
+            return False
         spec = self._spec(lease, self._me, self._terms.lease)
         if step == CREATE or lease is None:
-            done = await cluster.create_lease(self._name, self._namespace, spec)
+            self._ours = await cluster.create_lease(self._name, self._namespace, spec)
         else:
-            done = await cluster.replace_lease(lease, spec)
-        if done:
-            self._watch = election.wrote(self._watch, sent)
+            self._ours = await cluster.replace_lease(lease, spec)
+        if self._ours is None:
+            return False
+        self._watch = election.wrote(self._watch, sent)
+        return True
 
     async def give_back(self, cluster: Cluster) -> None:
         """Let another one lead at once; only after the work has ended."""
         if not self.leads():
             return
         lease = await cluster.get(LEASE, self._name, self._namespace)
-        self._watch = self._watch._replace(renewed=None)
+        self._watch, self._ours = self._watch._replace(renewed=None), None
         if lease is not None and _seen(lease).holder == self._me:
             await cluster.replace_lease(lease, self._spec(lease, "", 1.0))
 

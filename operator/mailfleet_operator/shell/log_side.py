@@ -27,13 +27,24 @@ READ_AGAIN_SECONDS = 2.0
 class LogSide:
     """Follows `mail.control` and `mail.stats`."""
 
-    def __init__(self, bus: Bus, clock: Clock, may_write: Callable[[], bool], quiet_seconds: float = 3.0) -> None:
-        """A lane from which nothing comes for `quiet_seconds`, although its end lies further on, has nothing there."""
+    def __init__(
+        self,
+        bus: Bus,
+        clock: Clock,
+        may_write: Callable[[], bool],
+        *,
+        quiet_seconds: float = 3.0,
+        sum_seconds: float = 0.0,
+    ) -> None:
+        """A lane from which nothing comes for `quiet_seconds`, although its end lies further on, has nothing there.
+        Statistics are summed up at most each `sum_seconds`."""
         self._bus, self._clock, self._may_write = bus, clock, may_write
-        self._quiet_seconds = quiet_seconds
+        self._quiet_seconds, self._sum_seconds = quiet_seconds, sum_seconds
         self.lanes = bus.partitions(topics.DISPATCH)
         self.table = Table(self.lanes)
         self.fleet = Fleet()
+        """As it is now; `fresh` is what to go by."""
+        self._summed, self._summed_at, self._summed_news = Fleet(), 0.0, 0
         self.version = 0
         """Grows with every change of the table."""
         self.news = 0
@@ -88,10 +99,17 @@ class LogSide:
             self.fleet.read(stats.decode(value))
             self.news += 1
 
-    def fresh(self) -> bool:
-        """Has every router spoken lately?"""
-        self.fleet.forget(self._clock.now())
-        return self.fleet.complete
+    def fresh(self) -> Fleet | None:
+        """What every router has said lately; None: one of them has not.
+
+        All who ask within `sum_seconds` get the same, for to sum up a thousand sources of 64 partitions anew with each of the
+        records that come all the time would be most of the work there is.
+        """
+        now = self._clock.monotonic()
+        if self._summed_news != self.news and (not self._summed.complete or now - self._summed_at >= self._sum_seconds):
+            self._summed, self._summed_at, self._summed_news = self.fleet.copy(), now, self.news
+        self._summed.forget(self._clock.now())
+        return self._summed if self._summed.complete else None
 
     async def tell(self, records: Mapping[str, wire.Source | None]) -> None:
         """Write sources, and wait until they are durable."""

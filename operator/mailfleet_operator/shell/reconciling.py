@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,10 @@ from mailfleet_core import metrics
 from mailfleet_core.bus.port import BusUnavailable
 from mailfleet_core.clock import Clock
 from mailfleet_core.model import wire
+from mailfleet_core.model.fleet import Fleet
 from mailfleet_operator.decisions import lanes, life, records, senders, status, steering
 from mailfleet_operator.decisions.lanes import Held
-from mailfleet_operator.decisions.membership import Belonging, belongings, conflicts
+from mailfleet_operator.decisions.membership import Belonging, belongings, conflicts, naming
 from mailfleet_operator.decisions.resources import LANE_LABEL, SOURCE_LABEL, Address, Egress, Pool, PoolSpec
 from mailfleet_operator.decisions.senders import Place
 from mailfleet_operator.decisions.steering import Known, Room, Steering, View
@@ -43,6 +45,8 @@ log = logging.getLogger(__name__)
 THE_POOL, FREE, GONE, THE_POLICY = "pool", "address", "gone", "policy"
 """Kinds of keys: a pool with its sources; an address of no pool; a source whose resource is gone; the traffic policies."""
 PROBE_SECONDS = 1.0
+LIST_PAUSE_SECONDS = 5.0
+"""Between a watch's beginning and the list after it: it tells of each object by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,9 @@ class Reconciling:
         self._applied: dict[tuple[str, str], Object] = {}
         """Children as they were applied last, so that what is the same is not sent again."""
         self._belongings: tuple[int, dict[str, Belonging]] = (-1, {})
+        self._named: dict[str, list[str]] = {}
+        """Source → the pools that name it, the oldest first; of the same moment."""
+        self._began_anew = asyncio.Event()
         self._namespaces: list[str] = []
         self.looked_at = 0.0
 
@@ -80,9 +87,10 @@ class Reconciling:
         """Until cancelled."""
         await self._find_namespaces()
         await self._list()
-        informer = Informer(self._namespaces, tuple(OWN.values()), self._around.settings.kubeconfig, self.changed)
+        kubeconfig = self._around.settings.kubeconfig
+        informer = Informer(self._namespaces, tuple(OWN.values()), kubeconfig, self.changed, self._began_anew.set)
         informer.start()
-        loops = [self._resync(), self._follow_statistics(), self._probe()]
+        loops = [self._resync(), self._list_again(), self._follow_statistics(), self._probe()]
         tasks = [asyncio.ensure_future(each) for each in loops]
         tasks += [asyncio.ensure_future(self._queue.work()) for _ in range(self._around.settings.workers)]
         try:
@@ -97,11 +105,13 @@ class Reconciling:
 
     def changed(self, kind: str, there: bool, body: Object) -> None:
         """An object was told of."""
+        version = self._stock.version
         if self._stock.put(kind, there, body):
             name, labels = body["metadata"]["name"], body["metadata"].get("labels") or {}
             if kind == POOL:
                 self._queue.add((THE_POOL, name))
-                self._all_addresses()
+                if self._stock.version != version:
+                    self._all_addresses()
             elif kind == ADDRESS:
                 self.about(name)
             elif kind == DEPLOYMENT and SOURCE_LABEL in labels:
@@ -118,9 +128,8 @@ class Reconciling:
             self._queue.add((FREE, source))
         else:
             self._queue.add((GONE, source))
-        for pool in self._stock.pools.values():
-            if source in pool.spec.spares or any(member.name == source for member in pool.spec.sources):
-                self._queue.add((THE_POOL, pool.name))
+        for pool in self._named.get(source, ()):
+            self._queue.add((THE_POOL, pool))
 
     def _all_addresses(self) -> None:
         whose = self._whose()
@@ -128,9 +137,12 @@ class Reconciling:
             if name not in whose:
                 self._queue.add((FREE, name))
 
-    def _everything(self) -> None:
+    def _all_pools(self) -> None:
         for name in self._stock.pools:
             self._queue.add((THE_POOL, name))
+
+    def _everything(self) -> None:
+        self._all_pools()
         self._all_addresses()
         for source in self._log_side.table.sources.values():
             if source.name not in self._stock.addresses and source.by == records.BY:
@@ -155,20 +167,30 @@ class Reconciling:
 
     async def _list(self) -> None:
         for kind in OWN:
-            self._stock.replace(kind, await self._cluster.list(kind, self._place.namespace))
-        found: list[Object] = []
-        for namespace in self._namespaces:
-            found += await self._cluster.list(DEPLOYMENT, namespace, LANE_LABEL)
-        self._stock.replace(DEPLOYMENT, found)
+            self._stock.replace(kind, *await self._cluster.list(kind, self._place.namespace))
+        found = [await self._cluster.list(DEPLOYMENT, namespace, LANE_LABEL) for namespace in self._namespaces]
+        senders_there = [each for listed in found for each in listed.objects]
+        self._stock.replace(DEPLOYMENT, senders_there, min(listed.version for listed in found))
 
     async def _resync(self) -> None:
         while True:
             self._everything()
             await asyncio.sleep(self._around.settings.resync_seconds)
+
+    async def _list_again(self) -> None:
+        """A watch that began anew does not know what was deleted before; the rest is for what nobody has thought of."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._around.settings.list_seconds):
+                    await self._began_anew.wait()
+                await asyncio.sleep(LIST_PAUSE_SECONDS)
+            self._began_anew.clear()
             try:
                 await self._list()
             except Exception as error:
                 log.warning("resources cannot be listed", extra={"error": str(error) or type(error).__name__})
+                self._began_anew.set()
+            self._everything()
 
     async def _follow_statistics(self) -> None:
         news, version = -1, -1
@@ -178,9 +200,11 @@ class Reconciling:
             metrics.OPERATOR_STATS_AGE.set(self._clock.now() - fleet.oldest_at if fleet.partitions else -1)
             metrics.OPERATOR_QUEUED.set(len(self._queue))
             telling.states(self._stock.addresses.values(), self._whose())
-            if (news, version) != (self._log_side.news, self._log_side.version):
-                news, version = self._log_side.news, self._log_side.version
+            if version != self._log_side.version:
                 self._everything()
+            elif news != self._log_side.news:
+                self._all_pools()
+            news, version = self._log_side.news, self._log_side.version
             for name in self._stock.addresses:
                 if self._held(name).releasing:
                     self.about(name)
@@ -201,8 +225,8 @@ class Reconciling:
         belonging = whose.get(address.name)
         if belonging is not None:
             return self._stock.pools.get(belonging.pool)
-        may_take = [pool for pool in self._stock.pools.values() if address.name in pool.spec.spares]
-        return min(may_take, key=lambda pool: (pool.created_at, pool.name), default=None)
+        may_take = [self._stock.pools[name] for name in self._named.get(address.name, ())]
+        return next((pool for pool in may_take if address.name in pool.spec.spares), None)
 
     # --- one look ------------------------------------------------------------------------------------------------------
 
@@ -252,9 +276,8 @@ class Reconciling:
         await self._act(view, found)
 
     async def _view(self, pool: Pool | None, members: list[Address], whose: dict[str, Belonging]) -> View:
-        fresh = self._log_side.fresh()
-        fleet = self._log_side.fleet
-        known = [self._known(address, whose.get(address.name), fresh) for address in members]
+        fleet = self._log_side.fresh()
+        known = [self._known(address, whose.get(address.name), fleet) for address in members]
         room = await self._room([address.name for address in members])
         if pool is None:
             return View(None, known, room)
@@ -267,9 +290,9 @@ class Reconciling:
             pool,
             known,
             room,
-            fleet.pool(pool.name) if fresh else None,
-            [fleet.tenant(name) for name in sorted(fleet.tenants)] if fresh else (),
-            fleet.troubles if fresh else (),
+            fleet.pool(pool.name) if fleet is not None else None,
+            [fleet.tenant(name) for name in sorted(fleet.tenants)] if fleet is not None else (),
+            [each for address in members for each in fleet.troubles_of(address.name)] if fleet is not None else (),
             free,
             conflicts(pool, whose, self._stock.addresses),
         )
@@ -278,11 +301,11 @@ class Reconciling:
         wanted = spare.spec.state == "Active" and spare.status.state == life.PENDING and not spare.deleting
         return wanted and life.fit(self._probing.look(spare).checks, pool.spec.preflight.require_ptr)
 
-    def _known(self, address: Address, belonging: Belonging | None, fresh: bool) -> Known:
+    def _known(self, address: Address, belonging: Belonging | None, fleet: Fleet | None) -> Known:
         there = [each for each in self._stock.lanes_of(address.name).values() if ready(each)]
         serving = frozenset(int(each["metadata"]["labels"][LANE_LABEL]) for each in there)
         told = self._log_side.table.sources.get(address.name)
-        stats = self._log_side.fleet.source(address.name) if fresh else None
+        stats = fleet.source(address.name) if fleet is not None else None
         return Known(address, self._probing.look(address), belonging, told, stats, serving)
 
     async def _room(self, members: list[str]) -> Room:
@@ -308,6 +331,7 @@ class Reconciling:
         if self._belongings[0] != self._stock.version:
             found = belongings(self._stock.pools.values(), self._stock.addresses)
             self._belongings = (self._stock.version, found)
+            self._named = naming(self._stock.pools.values())
         return self._belongings[1]
 
     # --- acting --------------------------------------------------------------------------------------------------------
@@ -330,10 +354,16 @@ class Reconciling:
 
     async def _say(self, kind: str, name: str, before: Any, after: dict[str, Any], now: float) -> None:
         written_at = self._written.get((kind, name), 0.0)
-        if status.to_write(before, after, written_at, now, self._around.settings.status_seconds):
+        if status.to_write(before, after, written_at, now, self._figures_seconds):
             body = await self._cluster.apply_status(kind, name, self._place.namespace, after)
             self._written[kind, name] = now
             self.changed(kind, True, {**body, "kind": kind})
+
+    @property
+    def _figures_seconds(self) -> float:
+        """Between two writes of figures alone, of one resource."""
+        settings, resources = self._around.settings, len(self._stock.pools) + len(self._stock.addresses)
+        return max(settings.status_seconds, 60.0 * resources / settings.figures_per_minute)
 
     async def _say_pool(self, pool: Pool) -> None:
         record = wire.Pool(pool.name, pool.spec.overflow, self._clock.now())

@@ -35,7 +35,7 @@ class Operator:
         terms = Terms(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds)
         self._instance = context.instance
         self.leading = Leading(context.clock, f"{settings.release}-operator", namespace, context.instance, terms)
-        self._log_side = LogSide(context.bus, context.clock, self.leading.leads)
+        self._log_side = LogSide(context.bus, context.clock, self.leading.leads, sum_seconds=settings.look_seconds)
         self._webhook = Webhook(settings.webhook, settings.webhook_directory) if settings.webhook else None
         self._cluster: Cluster | None = None
         self._standing: asyncio.Task[None] | None = None

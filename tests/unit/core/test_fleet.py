@@ -126,6 +126,20 @@ def test_of_each_source_at_each_site_the_worst_trouble_is_told_and_the_worst_fir
     paused = Trouble("", "yahoo", stats.PAUSED, NOW + 300, "block", "553", NOW)
     of = fleet(Stats(0, "r", NOW, troubles=(slowed, paused)), Stats(1, "r", NOW, troubles=(held,)))
     assert of.troubles == (held, paused)
+    assert (of.troubles_of("a"), of.troubles_of(""), of.troubles_of("b")) == ((held,), (paused,), ())
+
+
+def test_a_copy_stays_as_it_was_and_the_original_goes_on() -> None:
+    bounced = Answers().with_(OTHER, 40.0).with_(BOUNCED, 60.0)
+    of = fleet(Stats(0, "r", NOW, sources=(Answers().with_(OTHER, 100.0).of("a"),)))
+    before = of.source("a").score
+    copy = of.copy()
+    of.read(Stats(0, "r", NOW + 5, sources=(bounced.of("a"),)))
+    assert copy.source("a").score == before
+    assert of.source("a").score < before
+    copy.forget(NOW + FORGET_SECONDS + 1)
+    assert copy.partitions == frozenset()
+    assert of.partitions == {0}
 
 
 @given(st.permutations([(0, 3, NOW), (0, 3, NOW + 5), (0, 7, NOW + 1), (1, 2, NOW), (1, 2, NOW + 9)]))

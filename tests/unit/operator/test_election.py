@@ -69,20 +69,24 @@ class Candidate:
     watch: Watch = field(default_factory=Watch)
     pending: tuple[str, float] | None = None
     """A write on its way: the version that it rests on, and when it was sent."""
-    answer: float | None = None
-    """A write that succeeded, of which it has not heard yet: when it was sent."""
+    answer: tuple[float, str] | None = None
+    """A write that succeeded, of which it has not heard yet: when it was sent, and the version that came of it."""
+    ours: str = ""
+    """The version that it wrote last: that one it renews without reading it again."""
 
     def step(self, store: Store, now: float) -> None:
         mine = now + self.offset
         if self.answer is not None:
-            self.watch, self.answer = wrote(self.watch, self.answer), None
+            sent, self.ours = self.answer
+            self.watch, self.answer = wrote(self.watch, sent), None
         elif self.pending is not None:
             version, sent = self.pending
             self.pending = None
             if store.write(version, self.name):
-                self.answer = sent
+                self.answer = sent, str(store.version)
         else:
-            seen = Seen(str(store.version) if store.version else "", store.holder)
+            there = Seen(str(store.version) if store.version else "", store.holder)
+            seen, self.ours = Seen(self.ours, self.name) if self.ours else there, ""
             self.watch, what = look(self.watch, seen, self.name, TERMS, mine)
             if what != WAIT:
                 self.pending = (seen.version, mine)

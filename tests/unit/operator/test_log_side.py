@@ -19,6 +19,18 @@ from mailfleet_sender.shell.lane import GROUP
 SOURCE = wire.Source("ip-1", "tx", lanes=(3,), by="operator", at=1.0)
 
 
+class HandClock(SystemClock):
+    """Goes when the test says."""
+
+    seconds = 1000.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def now(self) -> float:
+        return self.seconds
+
+
 async def started(log: MemoryLog, leads: bool = True) -> LogSide:
     bus = MemoryBus(log, "operator")
     await bus.start()
@@ -62,6 +74,36 @@ async def test_statistics_count_when_every_partition_was_heard_of() -> None:
             await asyncio.sleep(0)
     assert side.fresh()
     assert side.fleet.pool("tx").waiting == 10
+
+
+async def test_what_looks_go_by_changes_at_most_so_often_once_all_have_spoken() -> None:
+    clock = HandClock()
+    bus = MemoryBus(MemoryLog(), "operator")
+    await bus.start()
+    side = LogSide(bus, clock, lambda: True, sum_seconds=5.0)
+    await side.start("a")
+
+    async def say(partition: int, waiting: int) -> None:
+        said = Stats(partition, "r", clock.now(), (PoolStats("tx", waiting, 0, 0.0, 0.0),), partitions=2)
+        heard = side.news
+        await bus.append(topics.STATS, 0, stats.key(partition), stats.encode(said))
+        while side.news == heard:
+            await asyncio.sleep(0)
+
+    def waiting() -> int | None:
+        fleet = side.fresh()
+        return None if fleet is None else fleet.pool("tx").waiting
+
+    await say(0, 1)
+    assert waiting() is None
+    await say(1, 1)
+    assert waiting() == 2
+    await say(1, 100)
+    assert waiting() == 2
+    clock.seconds += 5.0
+    assert waiting() == 101
+    clock.seconds += 1000.0
+    assert waiting() is None
 
 
 async def test_a_lane_is_empty_when_no_dispatch_lies_beyond_what_its_sender_has_answered() -> None:

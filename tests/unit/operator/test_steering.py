@@ -11,7 +11,7 @@ from mailfleet_core.model.stats import Trouble
 from mailfleet_operator.decisions import life, resources
 from mailfleet_operator.decisions.conditions import FALSE, TRUE, Verdict
 from mailfleet_operator.decisions.lanes import Held
-from mailfleet_operator.decisions.membership import Belonging, belongings, conflicts
+from mailfleet_operator.decisions.membership import Belonging, belongings, conflicts, naming
 from mailfleet_operator.decisions.records import gone
 from mailfleet_operator.decisions.status import Look, to_write
 from mailfleet_operator.decisions.steering import Known, Room, Steering, View, held, steer
@@ -244,6 +244,7 @@ def test_a_source_is_of_one_pool_and_the_other_is_told() -> None:
     assert found == {"ip-1": Belonging("old", False)}
     assert conflicts(young, found, addresses) == ("ip-1 belongs to pool old",)
     assert conflicts(old, found, {}) == ("there is no SendingIP ip-1",)
+    assert naming([young, old]) == {"ip-1": ["old", "young"], "ip-9": ["old", "young"]}
 
 
 def test_figures_alone_are_written_only_now_and_then() -> None:
@@ -262,6 +263,14 @@ def test_a_site_that_begins_to_hold_an_address_is_no_mere_figure() -> None:
     assert to_write(slowed, paused, 100, 101, 30)
     assert to_write(paused, slowed, 100, 101, 30)
     assert not to_write(paused, longer, 100, 101, 30)
+
+
+def test_that_an_address_was_looked_at_again_is_written_once_an_hour() -> None:
+    before = {"state": "Active", "score": 90, "lastChecked": "2026-11-01T00:00:00Z"}
+    after = before | {"lastChecked": "2026-11-01T00:05:00Z"}
+    assert not to_write(before, after, 0, 3599, 30)
+    assert to_write(before, after, 0, 3600, 30)
+    assert to_write(before, after | {"score": 91}, 0, 30, 30)
 
 
 def test_on_a_pods_own_network_the_system_chooses_the_address() -> None:
