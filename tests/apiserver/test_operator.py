@@ -110,6 +110,12 @@ def calls() -> Counter[str]:
     return found
 
 
+async def test_a_sender_that_somebody_scales_to_none_is_scaled_back(fleet: Fleet) -> None:
+    await sending(fleet, "ip-1")
+    fleet.kubernetes.change("Deployment", "mailfleet-ip-1-0", spec={"replicas": 0})
+    await eventually(lambda: fleet.kubernetes.get("Deployment", "mailfleet-ip-1-0")["spec"]["replicas"] == 1)
+
+
 async def test_a_lost_ptr_drains_the_source_and_a_spare_takes_its_place(fleet: Fleet) -> None:
     fleet.address("ip-9", "192.0.2.9")
     await sending(

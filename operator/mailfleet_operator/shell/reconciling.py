@@ -74,8 +74,9 @@ class Reconciling:
         """What was given in this term: a status that has not come back yet counts."""
         self._written: dict[tuple[str, str], float] = {}
         self._policies = Policies(around.cluster, around.clock, around.place, self._say)
-        self._applied: dict[tuple[str, str], Object] = {}
-        """Children as they were applied last, so that what is the same is not sent again."""
+        self._applied: dict[tuple[str, str], tuple[Object, int]] = {}
+        """Children as they were applied last, and the generation that came of it, so that what is the same is not sent again
+        unless somebody has changed it since."""
         self._belongings: tuple[int, dict[str, Belonging]] = (-1, {})
         self._named: dict[str, list[str]] = {}
         """Source → the pools that name it, the oldest first; of the same moment."""
@@ -392,17 +393,15 @@ class Reconciling:
 
     async def _apply(self, body: Object) -> None:
         about = body["metadata"]
-        if body["kind"] == GATEWAY:
-            key = (GATEWAY, about["labels"][SOURCE_LABEL])
-            there = True
-        else:
-            key = (about["namespace"], about["name"])
-            there = key in self._stock.deployments
-        if there and self._applied.get(key) == body:
+        gateway = body["kind"] == GATEWAY
+        key = (GATEWAY, about["labels"][SOURCE_LABEL]) if gateway else (about["namespace"], about["name"])
+        before, generation = self._applied.get(key, ({}, 0))
+        there = generation if gateway else _generation(self._stock.deployments.get(key))
+        if before == body and there == generation:
             return
         applied = await self._cluster.apply(body)
-        self._applied[key] = body
-        if body["kind"] == DEPLOYMENT:
+        self._applied[key] = body, _generation(applied)
+        if not gateway:
             self._stock.put(DEPLOYMENT, True, {**applied, "kind": DEPLOYMENT})
 
     async def _gone(self, name: str) -> None:
@@ -449,6 +448,11 @@ class Reconciling:
             raise
         except Exception as error:
             log.warning("an event cannot be written", extra={"error": str(error) or type(error).__name__})
+
+
+def _generation(body: Object | None) -> int:
+    """Grows with every change of its spec; 0: there is no such object."""
+    return int(body["metadata"].get("generation", 0)) if body is not None else 0
 
 
 def _former(name: str, place: Place) -> Pool:
