@@ -80,7 +80,7 @@ def _traffic(scenario: Scenario, automation: bool) -> dict[str, Any]:
     data: dict[str, Any] = msgspec.to_builtins(scenario.policy)
     share = scenario.rate_share
     for limit in data["limits"]:
-        limit["cases"] = [case | _scaled(case, share) for case in limit["cases"]]
+        limit["cases"] = [_scaled(case, share, automation) for case in limit["cases"]]
     for plan in data["warmup"]:
         plan["sources"] = sorted(scenario.new_sources())
         plan["day_caps"] = [max(1, round(cap * share)) for cap in plan["day_caps"]]
@@ -95,9 +95,10 @@ def _traffic(scenario: Scenario, automation: bool) -> dict[str, Any]:
     return {"version": 1, "pools": pools, **data}
 
 
-def _scaled(case: dict[str, Any], share: float) -> dict[str, str]:
-    return {
-        name: f"{max(1, round(rate_per_second(case[name]) * share * 3600))}/h"
-        for name in ("message_rate", "ramp")
-        if name in case
-    }
+def _scaled(case: dict[str, Any], share: float, automation: bool) -> dict[str, Any]:
+    """A case with rates as large as the day is. A ramp follows what was sent: it is automation."""
+    found = {name: value for name, value in case.items() if automation or name != "ramp"}
+    for name in ("message_rate", "ramp"):
+        if name in found:
+            found[name] = f"{max(1, round(rate_per_second(found[name]) * share * 3600))}/h"
+    return found
