@@ -34,7 +34,9 @@ class Lab(Protocol):
     async def client(self, name: str = "client") -> Bus:
         """A started client."""
 
-    async def member(self, group: str, topic: str, only: frozenset[int] | None = None) -> ForeignMember:
+    async def member(
+        self, group: str, topic: str, only: frozenset[int] | None = None, name: str = ""
+    ) -> ForeignMember:
         """A member of a group that can be killed."""
 
     async def kill_broker(self) -> None:
@@ -91,11 +93,13 @@ class MemoryLab:
         self.clients.append(bus)
         return bus
 
-    async def member(self, group: str, topic: str, only: frozenset[int] | None = None) -> ForeignMember:
+    async def member(
+        self, group: str, topic: str, only: frozenset[int] | None = None, name: str = ""
+    ) -> ForeignMember:
         bus = MemoryBus(self.log, "member")
         await bus.start()
         member = MemoryMember(bus)
-        await bus.join(group, topic, member.on_assigned, member.on_revoked, only)
+        await bus.join(group, topic, member.on_assigned, member.on_revoked, only, name)
         return member
 
     async def kill_broker(self) -> None:
@@ -130,9 +134,11 @@ class EmbeddedLab:
         bus: Bus = await self.server(name)
         return bus
 
-    async def member(self, group: str, topic: str, only: frozenset[int] | None = None) -> ForeignMember:
+    async def member(
+        self, group: str, topic: str, only: frozenset[int] | None = None, name: str = ""
+    ) -> ForeignMember:
         settings = BusSettings(kind="embedded", directory=str(self.directory), queue_partitions=PARTITIONS, lanes=LANES)
-        return await self.stack.enter_async_context(MemberProcess(settings, group, topic, only))
+        return await self.stack.enter_async_context(MemberProcess(settings, group, topic, only, name))
 
     async def kill_broker(self) -> None:
         await self.server.kill()
@@ -166,8 +172,10 @@ class KafkaLab:
         self.stack.push_async_callback(bus.close)
         return bus
 
-    async def member(self, group: str, topic: str, only: frozenset[int] | None = None) -> ForeignMember:
-        return await self.stack.enter_async_context(MemberProcess(self.settings, group, topic, only))
+    async def member(
+        self, group: str, topic: str, only: frozenset[int] | None = None, name: str = ""
+    ) -> ForeignMember:
+        return await self.stack.enter_async_context(MemberProcess(self.settings, group, topic, only, name))
 
     async def kill_broker(self) -> None:
         await asyncio.to_thread(self.broker.kill)

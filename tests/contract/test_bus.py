@@ -431,6 +431,26 @@ async def test_the_partitions_of_a_killed_member_move(lab: Any) -> None:
     assert await soon(survivor.holds(4), lab.takeover_seconds) == {0, 1, 2, 3}
 
 
+async def test_who_comes_back_under_its_name_does_not_wait_until_the_group_takes_it_for_dead(lab: Any) -> None:
+    survivor = await join(await lab.client("survivor"))
+    await soon(survivor.holds(4))
+    victim = await lab.member("routers", RESULT, name="one")
+    before = await soon(victim.holds(2))
+    await soon(survivor.holds(2))
+    await victim.kill()
+    again = await lab.member("routers", RESULT, name="one")
+    assert await soon(again.holds(2), 6.0) == before
+    assert survivor.held == frozenset(range(4)) - before
+
+
+async def test_two_members_of_one_name_share_like_others(lab: Any) -> None:
+    first = await lab.member("routers", RESULT, name="one")
+    await soon(first.holds(4))
+    second = await lab.member("routers", RESULT, name="one")
+    mine = await soon(second.holds(2), lab.takeover_seconds)
+    assert await soon(first.holds(2), lab.takeover_seconds) == frozenset(range(4)) - mine
+
+
 async def test_groups_do_not_see_each_other(lab: Any) -> None:
     bus = await lab.client()
     one, other = await join(bus), await join(bus, group="others")

@@ -1,6 +1,6 @@
 """A member of a group in a process of its own, so that it can be killed as a member is killed.
 
-Run as `python -P member.py SETTINGS GROUP TOPIC ONLY` (-P: modules of this folder have names of real packages); it prints its
+Run as `python -P member.py SETTINGS GROUP TOPIC ONLY NAME` (-P: modules of this folder have names of real packages); it prints its
 partitions, a JSON list a line, at each change.
 """
 
@@ -39,8 +39,10 @@ class ForeignMember(Protocol):
 class MemberProcess:
     """The process, seen from the test."""
 
-    def __init__(self, settings: BusSettings, group: str, topic: str, only: frozenset[int] | None = None) -> None:
-        self.arguments = (msgspec.json.encode(settings).decode(), group, topic, msgspec.json.encode(only).decode())
+    def __init__(
+        self, settings: BusSettings, group: str, topic: str, only: frozenset[int] | None = None, name: str = ""
+    ) -> None:
+        self.arguments = (msgspec.json.encode(settings).decode(), group, topic, msgspec.json.encode(only).decode(), name)
         self.process: asyncio.subprocess.Process
 
     async def __aenter__(self) -> MemberProcess:
@@ -77,7 +79,7 @@ class MemberProcess:
         self.process.send_signal(signal.SIGCONT)
 
 
-async def _main(settings: BusSettings, group: str, topic: str, only: frozenset[int] | None) -> None:
+async def _main(settings: BusSettings, group: str, topic: str, only: frozenset[int] | None, name: str) -> None:
     held: set[int] = set()
 
     def say(change: Callable[[frozenset[int]], None], partitions: frozenset[int]) -> None:
@@ -91,7 +93,7 @@ async def _main(settings: BusSettings, group: str, topic: str, only: frozenset[i
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     bus = open_bus(settings, "member")
     await bus.start()
-    membership = await bus.join(group, topic, lambda partitions: say(held.update, partitions), revoked, only)
+    membership = await bus.join(group, topic, lambda partitions: say(held.update, partitions), revoked, only, name)
     await stop.wait()
     await membership.leave()
     await bus.close()
@@ -99,4 +101,4 @@ async def _main(settings: BusSettings, group: str, topic: str, only: frozenset[i
 
 if __name__ == "__main__":
     bus_settings = msgspec.json.decode(sys.argv[1], type=BusSettings)
-    asyncio.run(_main(bus_settings, *sys.argv[2:4], msgspec.json.decode(sys.argv[4], type=frozenset[int] | None)))
+    asyncio.run(_main(bus_settings, *sys.argv[2:4], msgspec.json.decode(sys.argv[4], type=frozenset[int] | None), sys.argv[5]))

@@ -224,6 +224,7 @@ class EmbeddedBus:
         on_assigned: OnAssigned,
         on_revoked: OnRevoked,
         only: frozenset[int] | None = None,
+        name: str = "",
     ) -> Membership:
         """Share the partitions of `topic` with the other members of `group`."""
         number = next(self._next)

@@ -155,11 +155,12 @@ class KafkaBus:
         on_assigned: OnAssigned,
         on_revoked: OnRevoked,
         only: frozenset[int] | None = None,
+        name: str = "",
     ) -> Membership:
         """See `Bus.join`."""
         told = (on_assigned, on_revoked)
         partitions = self._partitions[topic]
-        member = KafkaMembership(self._link, self._name(group), self._name(topic), partitions, told, only)
+        member = KafkaMembership(self._link, self._name(group), self._name(topic), partitions, told, only, name)
         self._memberships.append(member)
         return member
 

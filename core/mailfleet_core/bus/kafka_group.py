@@ -83,7 +83,7 @@ class KafkaMembership:
 
     def __init__(
         self, link: Link, group: str, topic: str, partitions: int, told: tuple[OnAssigned, OnRevoked],
-        only: frozenset[int] | None,
+        only: frozenset[int] | None, name: str,
     ) -> None:  # fmt: skip
         self.group = group
         self.topic = topic
@@ -95,6 +95,9 @@ class KafkaMembership:
         self._partitions = partitions
         self._on_assigned, self._on_revoked = told
         self._only = only
+        self._name = name or None
+        """Static membership (KIP-345): whoever joins under this name takes the place of whoever had it."""
+        self._settled = not name
         self._heard_at = -math.inf
         """When that was sent which the group has answered last."""
         self._held: frozenset[int] = frozenset()
@@ -115,6 +118,11 @@ class KafkaMembership:
     def sure_until(self) -> float:
         """See `Membership.sure_until`: the group takes a member for dead so long after it last heard from it."""
         return self._heard_at + SESSION_MS / 1000 - MARGIN_SECONDS
+
+    @property
+    def instance(self) -> str | None:
+        """The name under which it is a static member."""
+        return self._name
 
     async def leave(self) -> None:
         """See `Membership.leave`."""
@@ -157,7 +165,7 @@ class KafkaMembership:
             group_id=self.group,
             generation_id=self.generation,
             member_id=self.member_id,
-            group_instance_id=None,
+            group_instance_id=self._name,
             protocol_type="consumer",
             protocol_name=PROTOCOL,
             assignments=assignments,
@@ -168,6 +176,10 @@ class KafkaMembership:
         self._heard_at = sent_at
         self._target = self._of_topic(ConsumerProtocolAssignment.decode(bytes(synced.assignment)).assigned_partitions)
         self._reconcile()
+        if not self._settled:
+            # The share of the one before, who may have died while it let go of something: have it shared out anew.
+            self._settled = True
+            self._rejoin.set()
 
     async def _join(self) -> Any:
         subscription = ConsumerProtocolSubscription(
@@ -185,7 +197,7 @@ class KafkaMembership:
             session_timeout_ms=SESSION_MS,
             rebalance_timeout_ms=REBALANCE_MS,
             member_id=self.member_id,
-            group_instance_id=None,
+            group_instance_id=self._name,
             protocol_type="consumer",
             protocols=[protocol],
             reason=None,
@@ -233,7 +245,7 @@ class KafkaMembership:
                 group_id=self.group,
                 generation_id=self.generation,
                 member_id=self.member_id,
-                group_instance_id=None,
+                group_instance_id=self._name,
             )
             sent_at = asyncio.get_running_loop().time()
             answer = await self._call(request)
@@ -246,6 +258,9 @@ class KafkaMembership:
     def _expelled(self, error: KafkaError) -> None:
         """The group took us for dead: others may hold what we had, so let go of it and begin anew."""
         log.warning("group %s took this member for dead (%s); joining anew", self.group, type(error).__name__)
+        if isinstance(error, errors.FencedInstanceIdError):
+            log.error("another process is %s in group %s: give each a name of its own", self._name, self.group)
+            self._name = None
         self.member_id, self.generation = "", -1
         self._target = frozenset()
         self._reconcile()
@@ -255,7 +270,9 @@ class KafkaMembership:
 
     async def _say_goodbye(self) -> None:
         if self.member_id:
-            member = LeaveGroupRequest.MemberIdentity(member_id=self.member_id, group_instance_id=None, reason=None)
+            member = LeaveGroupRequest.MemberIdentity(
+                member_id=self.member_id, group_instance_id=self._name, reason=None
+            )
             request = LeaveGroupRequest(group_id=self.group, member_id=self.member_id, members=[member], min_version=3)
             await self._link.asks.call(request, await self._coordinator.node(), wait_ms=3000)
 
@@ -323,7 +340,7 @@ class Offsets:
                 group_id=group,
                 generation_id_or_member_epoch=member.generation if member else -1,
                 member_id=member.member_id if member else "",
-                group_instance_id=None,
+                group_instance_id=member.instance if member else None,
                 retention_time_ms=-1,
                 topics=topics,
                 max_version=8,

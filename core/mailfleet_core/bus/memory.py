@@ -258,6 +258,7 @@ class MemoryBus:
         on_assigned: OnAssigned,
         on_revoked: OnRevoked,
         only: frozenset[int] | None = None,
+        name: str = "",
     ) -> Membership:
         """See `Bus.join`."""
         self._alive()

@@ -124,10 +124,14 @@ class Bus(Protocol):
         on_assigned: OnAssigned,
         on_revoked: OnRevoked,
         only: frozenset[int] | None = None,
+        name: str = "",
     ) -> Membership:
         """Share the partitions of `topic` with the other members of `group`.
 
         With `only`, this member takes no others. A partition that no member takes has no holder until one comes.
+        `name`: of this member, and of the one that is started in its place after it was killed: where the log knows what
+        to do with it, that one need not wait until the group takes its predecessor for dead. Only for members that do not
+        trust `sure_until`: who has the name already, and still lives, learns of the other at its next heartbeat.
         Each partition has at most one holder that was told so and not told otherwise; a holder that stops answering
         may keep believing it. Safety rests on epochs in the log, not on this.
         """

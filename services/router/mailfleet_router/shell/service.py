@@ -89,7 +89,7 @@ class Router:
         self._telling = Telling(bus, clock, self.owners, context.instance)
         self._auditor: Auditor | None = None
         self._fleet_metrics: FleetMetrics | None = None
-        self._splitter = Splitter(bus, policy)
+        self._splitter = Splitter(bus, policy, context.instance)
         self._membership: Membership | None = None
         self._housekeeping: asyncio.Task[None] | None = None
         self._lag: asyncio.Task[None] | None = None
@@ -106,7 +106,8 @@ class Router:
         self._lag = asyncio.create_task(Lag(self._tools.bus, GROUP, topics.RESULT, self._positions).run())
         if self._reload is not None:
             self._reloading = asyncio.create_task(self._reload.run())
-        self._membership = await self._tools.bus.join(GROUP, topics.RESULT, self._assigned, self._revoked)
+        told, name = (self._assigned, self._revoked), self._tools.instance
+        self._membership = await self._tools.bus.join(GROUP, topics.RESULT, *told, name=name)
         await self._splitter.start()
         self._started = True
 

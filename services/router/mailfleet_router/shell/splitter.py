@@ -22,9 +22,10 @@ PATIENCE_SECONDS = 1.0
 class Splitter:
     """One member of the group; a task for each partition of `mail.accept` that it holds."""
 
-    def __init__(self, bus: Bus, policy: Policy) -> None:
+    def __init__(self, bus: Bus, policy: Policy, instance: str) -> None:
         self._bus = bus
         self._policy = policy
+        self._instance = instance
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._positions: dict[int, int] = {}
         """Of the partitions held, up to where they are split."""
@@ -34,7 +35,9 @@ class Splitter:
     async def start(self) -> None:
         """Join the group."""
         self._lag = asyncio.create_task(Lag(self._bus, GROUP, topics.ACCEPT, lambda: self._positions).run())
-        self._membership = await self._bus.join(GROUP, topics.ACCEPT, self._assigned, self._revoked)
+        self._membership = await self._bus.join(
+            GROUP, topics.ACCEPT, self._assigned, self._revoked, name=self._instance
+        )
 
     async def drain(self) -> None:
         """Leave it; what was begun and not committed is done again, with the same ids, by the next owner."""
