@@ -34,9 +34,7 @@ class Lab(Protocol):
     async def client(self, name: str = "client") -> Bus:
         """A started client."""
 
-    async def member(
-        self, group: str, topic: str, only: frozenset[int] | None = None, name: str = ""
-    ) -> ForeignMember:
+    async def member(self, group: str, topic: str, only: frozenset[int] | None = None, name: str = "") -> ForeignMember:
         """A member of a group that can be killed."""
 
     async def kill_broker(self) -> None:
@@ -93,9 +91,7 @@ class MemoryLab:
         self.clients.append(bus)
         return bus
 
-    async def member(
-        self, group: str, topic: str, only: frozenset[int] | None = None, name: str = ""
-    ) -> ForeignMember:
+    async def member(self, group: str, topic: str, only: frozenset[int] | None = None, name: str = "") -> ForeignMember:
         bus = MemoryBus(self.log, "member")
         await bus.start()
         member = MemoryMember(bus)
@@ -134,9 +130,7 @@ class EmbeddedLab:
         bus: Bus = await self.server(name)
         return bus
 
-    async def member(
-        self, group: str, topic: str, only: frozenset[int] | None = None, name: str = ""
-    ) -> ForeignMember:
+    async def member(self, group: str, topic: str, only: frozenset[int] | None = None, name: str = "") -> ForeignMember:
         settings = BusSettings(kind="embedded", directory=str(self.directory), queue_partitions=PARTITIONS, lanes=LANES)
         return await self.stack.enter_async_context(MemberProcess(settings, group, topic, only, name))
 
@@ -172,9 +166,7 @@ class KafkaLab:
         self.stack.push_async_callback(bus.close)
         return bus
 
-    async def member(
-        self, group: str, topic: str, only: frozenset[int] | None = None, name: str = ""
-    ) -> ForeignMember:
+    async def member(self, group: str, topic: str, only: frozenset[int] | None = None, name: str = "") -> ForeignMember:
         return await self.stack.enter_async_context(MemberProcess(self.settings, group, topic, only, name))
 
     async def kill_broker(self) -> None:

@@ -1,7 +1,7 @@
 """A member of a group in a process of its own, so that it can be killed as a member is killed.
 
-Run as `python -P member.py SETTINGS GROUP TOPIC ONLY NAME` (-P: modules of this folder have names of real packages); it prints its
-partitions, a JSON list a line, at each change.
+Run as `python -P member.py SETTINGS GROUP TOPIC ONLY NAME` (-P: modules of this folder have names of real packages); it prints
+its partitions, a JSON list a line, at each change.
 """
 
 from __future__ import annotations
@@ -42,7 +42,13 @@ class MemberProcess:
     def __init__(
         self, settings: BusSettings, group: str, topic: str, only: frozenset[int] | None = None, name: str = ""
     ) -> None:
-        self.arguments = (msgspec.json.encode(settings).decode(), group, topic, msgspec.json.encode(only).decode(), name)
+        self.arguments = (
+            msgspec.json.encode(settings).decode(),
+            group,
+            topic,
+            msgspec.json.encode(only).decode(),
+            name,
+        )
         self.process: asyncio.subprocess.Process
 
     async def __aenter__(self) -> MemberProcess:
@@ -101,4 +107,6 @@ async def _main(settings: BusSettings, group: str, topic: str, only: frozenset[i
 
 if __name__ == "__main__":
     bus_settings = msgspec.json.decode(sys.argv[1], type=BusSettings)
-    asyncio.run(_main(bus_settings, *sys.argv[2:4], msgspec.json.decode(sys.argv[4], type=frozenset[int] | None), sys.argv[5]))
+    asyncio.run(
+        _main(bus_settings, *sys.argv[2:4], msgspec.json.decode(sys.argv[4], type=frozenset[int] | None), sys.argv[5])
+    )
